@@ -1,0 +1,2 @@
+//! The `slotcast` binary: command line, configuration, run until a signal.
+fn main() {}
