@@ -1,1 +1,12 @@
-//! (to be written)
+//! Raft groups: a replicated log under a [`machine::Machine`] of the caller's.
+//!
+//! The only room that names openraft. The rest of the server sees a [`group::Group`] handle, a
+//! [`machine::Machine`] trait, bytes and member ids, so that openraft (an alpha that changes its API every few
+//! weeks) can be upgraded, or replaced, here alone.
+//!
+//! Deliberately unknown here: slots, keys, requests, what the bytes of a proposal mean.
+
+pub mod group;
+pub mod lease;
+pub mod machine;
+pub mod proposal;
