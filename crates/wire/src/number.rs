@@ -1,0 +1,190 @@
+//! Numbers as Redis reads and writes them.
+//!
+//! Reading is strict, because a command's answer depends on it: `INCR` takes `10` but neither `+10`, `010` nor ` 10`.
+//! Writing integers is part of every reply's hot path, hence the two-digit table.
+
+/// Upper bound of a header's length: type byte, 20 digits, line end.
+pub(crate) const HEADER: usize = 23;
+
+/// `00` to `99`.
+static PAIRS: [[u8; 2]; 100] = pairs();
+
+const fn pairs() -> [[u8; 2]; 100] {
+    let mut pairs = [[0; 2]; 100];
+    let mut i = 0;
+    while i < 100 {
+        pairs[i] = [b'0' + (i / 10) as u8, b'0' + (i % 10) as u8];
+        i += 1;
+    }
+    pairs
+}
+
+/// Appends `type_byte`, `n` and the line end, as in `*3\r\n`.
+#[inline]
+pub(crate) fn write_header(out: &mut Vec<u8>, type_byte: u8, n: usize) {
+    if n < 10 {
+        out.extend_from_slice(&[type_byte, b'0' + n as u8, b'\r', b'\n']);
+    } else if n < 100 {
+        let [tens, ones] = PAIRS[n];
+        out.extend_from_slice(&[type_byte, tens, ones, b'\r', b'\n']);
+    } else {
+        write_line(out, type_byte, false, n as u64);
+    }
+}
+
+/// Appends `type_byte`, a minus if `negative`, `magnitude` and the line end.
+#[inline]
+pub(crate) fn write_line(out: &mut Vec<u8>, type_byte: u8, negative: bool, magnitude: u64) {
+    let mut line = [0u8; HEADER + 1];
+    let end = line.len() - 2;
+    line[end..].copy_from_slice(b"\r\n");
+    let mut start = digits_before(&mut line, end, magnitude);
+    if negative {
+        start -= 1;
+        line[start] = b'-';
+    }
+    start -= 1;
+    line[start] = type_byte;
+    out.extend_from_slice(&line[start..]);
+}
+
+/// Writes `n` so that its last digit stands before `end`; where the first one stands.
+#[inline]
+fn digits_before(buf: &mut [u8; HEADER + 1], end: usize, mut n: u64) -> usize {
+    let mut start = end;
+    while n >= 100 {
+        start -= 2;
+        buf[start..start + 2].copy_from_slice(&PAIRS[(n % 100) as usize]);
+        n /= 100;
+    }
+    if n >= 10 {
+        start -= 2;
+        buf[start..start + 2].copy_from_slice(&PAIRS[n as usize]);
+    } else {
+        start -= 1;
+        buf[start] = b'0' + n as u8;
+    }
+    start
+}
+
+/// Appends `n` in decimal.
+#[inline]
+pub fn write_i64(out: &mut Vec<u8>, n: i64) {
+    let mut buf = [0u8; HEADER + 1];
+    let end = buf.len();
+    let mut start = digits_before(&mut buf, end, n.unsigned_abs());
+    if n < 0 {
+        start -= 1;
+        buf[start] = b'-';
+    }
+    out.extend_from_slice(&buf[start..]);
+}
+
+/// Appends `n` in decimal.
+#[inline]
+pub fn write_u64(out: &mut Vec<u8>, n: u64) {
+    let mut buf = [0u8; HEADER + 1];
+    let end = buf.len();
+    let start = digits_before(&mut buf, end, n);
+    out.extend_from_slice(&buf[start..]);
+}
+
+/// The integer `text` is in canonical form (`string2ll` of Redis): no `+`, no leading zeros, no spaces, no `-0`.
+#[inline]
+pub fn parse_i64(text: &[u8]) -> Option<i64> {
+    let (negative, digits) = match text {
+        [b'-', digits @ ..] => (true, digits),
+        digits => (false, digits),
+    };
+    match digits {
+        [b'0'] if !negative => return Some(0),
+        [b'1'..=b'9', ..] if digits.len() <= 19 => {}
+        _ => return None,
+    }
+    let mut magnitude = 0u64;
+    for &digit in digits {
+        let value = digit.wrapping_sub(b'0');
+        if value > 9 {
+            return None;
+        }
+        magnitude = magnitude * 10 + u64::from(value); // 19 digits fit
+    }
+    if negative { 0i64.checked_sub_unsigned(magnitude) } else { i64::try_from(magnitude).ok() }
+}
+
+/// The number `text` is, as Redis's `getDoubleFromObject` takes it: what `strtod` takes, all of it and no space before;
+/// `inf` and hexadecimal floats too, but no NaN, nor what is too large or too small for a double.
+pub fn parse_f64(text: &[u8]) -> Option<f64> {
+    let text = std::str::from_utf8(text).ok()?;
+    let value: f64 = text.parse().ok()?;
+    let spelt_infinite = text.contains(['n', 'N']);
+    if value.is_nan() || value.is_infinite() && !spelt_infinite {
+        return None;
+    }
+    let underflow = value == 0.0 && significand(text).any(|byte| byte != b'0');
+    (!underflow).then_some(value)
+}
+
+/// The digits before the exponent.
+fn significand(text: &str) -> impl Iterator<Item = u8> {
+    text.bytes().take_while(|byte| !matches!(byte, b'e' | b'E')).filter(u8::is_ascii_digit)
+}
+
+/// Appends the shortest text that reads back as `value`, laid out as Redis's replies have it: `3`, `0.1`, `1e+21`,
+/// `1.5e-7`, `inf`, `nan`.
+pub fn write_double_shortest(out: &mut Vec<u8>, value: f64) {
+    if value.is_nan() {
+        return out.extend_from_slice(b"nan");
+    }
+    if value.is_sign_negative() {
+        out.push(b'-');
+    }
+    if value.is_infinite() {
+        return out.extend_from_slice(b"inf");
+    }
+    let scientific = format!("{:e}", value.abs());
+    let (significand, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    let digits: Vec<u8> = significand.bytes().filter(u8::is_ascii_digit).collect();
+    let exponent: i32 = exponent.parse().unwrap_or(0);
+    write_decimal(out, &digits, exponent);
+}
+
+/// Appends `d.ddd * 10^exponent`: plain while that is short, scientific else (the rules of Redis's `fpconv_dtoa`).
+fn write_decimal(out: &mut Vec<u8>, digits: &[u8], exponent: i32) {
+    let count = digits.len() as i32;
+    let last = exponent - (count - 1); // power of ten of the last digit
+    if last >= 0 && exponent < count + 7 {
+        out.extend_from_slice(digits);
+        out.resize(out.len() + last as usize, b'0');
+    } else if last < 0 && (last > -7 || exponent.abs() < 4) {
+        if exponent < 0 {
+            out.extend_from_slice(b"0.");
+            out.resize(out.len() + (-exponent - 1) as usize, b'0');
+            out.extend_from_slice(digits);
+        } else {
+            let (whole, fraction) = digits.split_at(exponent as usize + 1);
+            out.extend_from_slice(whole);
+            out.push(b'.');
+            out.extend_from_slice(fraction);
+        }
+    } else {
+        out.push(digits[0]);
+        if count > 1 {
+            out.push(b'.');
+            out.extend_from_slice(&digits[1..]);
+        }
+        out.extend_from_slice(if exponent < 0 { b"e-" } else { b"e+" });
+        write_u64(out, u64::from(exponent.unsigned_abs()));
+    }
+}
+
+/// Appends `value` in fixed notation, 17 places after the point and no trailing zeros, as `INCRBYFLOAT` answers.
+/// `value` is finite.
+pub fn write_human_long_double(out: &mut Vec<u8>, value: f64) {
+    let fixed = format!("{value:.17}");
+    let short = match fixed.contains('.') {
+        true => fixed.trim_end_matches('0').trim_end_matches('.'),
+        false => &fixed,
+    };
+    out.extend_from_slice(if short == "-0" { b"0" } else { short.as_bytes() });
+}

@@ -1,0 +1,274 @@
+//! The request parser: bytes a client sent, in; where its arguments lie, out.
+//!
+//! A request is an array of bulk strings or an inline command. The parser does no I/O and owns no buffer: the caller shows
+//! it the bytes from the current request's first one on, again and longer each time, and it resumes where it stopped, so
+//! that a request of a million arguments in a million pieces still costs linear time. It allocates in proportion to the
+//! bytes received, never to a length that was only claimed.
+//!
+//! Errors, limits and leniency are those of Redis 7.0 (`processInputBuffer`): the two bytes that end a line or a bulk
+//! string are skipped, not looked at. What a command is, is not known here.
+
+use std::fmt;
+
+use crate::args::{Args, OwnedArgs, Span, Spans};
+use crate::inline;
+use crate::number;
+
+/// Arguments a client may send before it has authenticated.
+pub const UNAUTHENTICATED_ARGS: usize = 10;
+
+/// Bytes of an argument a client may send before it has authenticated.
+pub const UNAUTHENTICATED_BULK: usize = 16 * 1024;
+
+/// What a request may measure; beyond it the parser gives a [`ProtocolError`] and the connection is to be closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of one argument (`proto-max-bulk-len`).
+    pub max_bulk: usize,
+    /// Number of arguments.
+    pub max_args: usize,
+    /// Bytes of an inline command or a length line.
+    pub max_inline: usize,
+    /// Without it [`UNAUTHENTICATED_ARGS`] and [`UNAUTHENTICATED_BULK`] hold too.
+    pub authenticated: bool,
+}
+
+impl Limits {
+    /// Redis's: 512 MiB an argument, 1024 * 1024 arguments, 64 KiB a line.
+    pub const DEFAULT: Limits =
+        Limits { max_bulk: 512 << 20, max_args: 1 << 20, max_inline: 64 << 10, authenticated: true };
+
+    /// For bytes that passed a client's limits before: log entries, what other nodes pass on.
+    pub const TRUSTED: Limits =
+        Limits { max_bulk: u32::MAX as usize, max_args: u32::MAX as usize, ..Limits::DEFAULT };
+
+    /// The same for a client that has yet to authenticate.
+    pub const fn unauthenticated(self) -> Limits {
+        Limits { authenticated: false, ..self }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits::DEFAULT
+    }
+}
+
+/// What the bytes so far amount to.
+#[derive(Debug, PartialEq)]
+pub enum Parsed {
+    /// Not a whole request yet: call again with more bytes.
+    Incomplete,
+    /// So many bytes that ask for nothing (an empty line, `*0`, `*-1`): consume them and go on, no reply.
+    Blank(usize),
+    /// A request of one argument or more.
+    Request(Request),
+}
+
+/// One whole request.
+#[derive(Debug, PartialEq)]
+pub struct Request {
+    /// Bytes it took.
+    pub consumed: usize,
+    spans: Spans,
+    /// An inline command's canonical form, which the spans are for: unquoting changes bytes.
+    inline: Option<Box<[u8]>>,
+}
+
+impl Request {
+    /// Its arguments (one or more). `buf` is what was given to [`RequestParser::parse`].
+    #[inline]
+    pub fn args<'a>(&'a self, buf: &'a [u8]) -> Args<'a> {
+        Args::new(self.inline.as_deref().unwrap_or(buf), &self.spans)
+    }
+
+    /// Its bytes as an array of bulk strings, which parse to the same arguments again. `buf` is what was given to
+    /// [`RequestParser::parse`].
+    #[inline]
+    pub fn encoded<'a>(&'a self, buf: &'a [u8]) -> &'a [u8] {
+        self.inline.as_deref().unwrap_or(buf.get(..self.consumed).unwrap_or_default())
+    }
+}
+
+/// Why a client's bytes are no request. Displays as Redis's text, which goes after `-ERR `; then the connection is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProtocolError {
+    /// The number after `*` is malformed or beyond [`Limits::max_args`].
+    MultibulkLength,
+    /// The number after `$` is malformed, negative or beyond [`Limits::max_bulk`].
+    BulkLength,
+    /// An argument begins with this byte instead of `$`.
+    ExpectedBulk(u8),
+    /// `*` with no line end within [`Limits::max_inline`].
+    LongMultibulkLine,
+    /// `$` with no line end within [`Limits::max_inline`].
+    LongBulkLine,
+    /// An inline command with no line end within [`Limits::max_inline`].
+    LongInline,
+    /// An inline command's quotes don't match.
+    UnbalancedQuotes,
+    /// More than [`UNAUTHENTICATED_ARGS`].
+    UnauthenticatedMultibulk,
+    /// More than [`UNAUTHENTICATED_BULK`].
+    UnauthenticatedBulk,
+}
+
+impl fmt::Display for ProtocolError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Protocol error: ")?;
+        match self {
+            ProtocolError::MultibulkLength => f.write_str("invalid multibulk length"),
+            ProtocolError::BulkLength => f.write_str("invalid bulk length"),
+            ProtocolError::ExpectedBulk(byte) => write!(f, "expected '$', got '{}'", char::from(*byte)),
+            ProtocolError::LongMultibulkLine => f.write_str("too big mbulk count string"),
+            ProtocolError::LongBulkLine => f.write_str("too big bulk count string"),
+            ProtocolError::LongInline => f.write_str("too big inline request"),
+            ProtocolError::UnbalancedQuotes => f.write_str("unbalanced quotes in request"),
+            ProtocolError::UnauthenticatedMultibulk => f.write_str("unauthenticated multibulk length"),
+            ProtocolError::UnauthenticatedBulk => f.write_str("unauthenticated bulk length"),
+        }
+    }
+}
+
+impl std::error::Error for ProtocolError {}
+
+/// The parser of one connection: what it knows of the request it is in the middle of.
+#[derive(Debug, Default)]
+pub struct RequestParser {
+    /// Arguments found so far.
+    spans: Spans,
+    /// Arguments still to come; 0 between requests.
+    missing: usize,
+    /// First byte not yet parsed.
+    at: usize,
+    /// Bytes from `at` on that are known to hold no line end.
+    searched: usize,
+}
+
+impl RequestParser {
+    /// Takes the request whose first byte is `buf[0]`. After [`Parsed::Incomplete`], `buf` must begin with the same bytes
+    /// again; after anything else, behind what was consumed. After an error the parser is of no more use.
+    #[inline]
+    pub fn parse(&mut self, buf: &[u8], limits: &Limits) -> Result<Parsed, ProtocolError> {
+        match buf.first() {
+            None => Ok(Parsed::Incomplete),
+            Some(b'*') => self.array(buf, limits),
+            Some(_) => self.inline(buf, limits),
+        }
+    }
+
+    fn array(&mut self, buf: &[u8], limits: &Limits) -> Result<Parsed, ProtocolError> {
+        if self.missing == 0 {
+            let Some((count, next)) = self.length(buf, 0, limits, ProtocolError::LongMultibulkLine)? else {
+                return Ok(Parsed::Incomplete);
+            };
+            if self.start(count, next, limits)? {
+                return Ok(Parsed::Blank(next));
+            }
+        }
+        let mut at = self.at;
+        while self.missing > 0 {
+            let Some((start, len)) = self.bulk_header(buf, at, limits)? else { break };
+            if buf.len() - start < len + 2 {
+                break;
+            }
+            self.spans.push(Span::new(start, len));
+            self.missing -= 1;
+            at = start + len + 2;
+        }
+        if self.missing > 0 {
+            self.at = at;
+            return Ok(Parsed::Incomplete);
+        }
+        Ok(Parsed::Request(Request { consumed: at, spans: std::mem::take(&mut self.spans), inline: None }))
+    }
+
+    /// Takes the array's length; whether there is nothing to come.
+    fn start(&mut self, count: Option<i64>, next: usize, limits: &Limits) -> Result<bool, ProtocolError> {
+        let count = count.ok_or(ProtocolError::MultibulkLength)?;
+        if count <= 0 {
+            return Ok(true);
+        }
+        let count = usize::try_from(count).unwrap_or(usize::MAX);
+        if count > limits.max_args {
+            return Err(ProtocolError::MultibulkLength);
+        }
+        if count > UNAUTHENTICATED_ARGS && !limits.authenticated {
+            return Err(ProtocolError::UnauthenticatedMultibulk);
+        }
+        self.missing = count;
+        self.at = next;
+        Ok(false)
+    }
+
+    /// The `$len` line at `at`: where the bytes start and how many they are.
+    fn bulk_header(
+        &mut self,
+        buf: &[u8],
+        at: usize,
+        limits: &Limits,
+    ) -> Result<Option<(usize, usize)>, ProtocolError> {
+        let Some((len, start)) = self.length(buf, at, limits, ProtocolError::LongBulkLine)? else {
+            return Ok(None);
+        };
+        match buf[at] {
+            b'$' => {}
+            other => return Err(ProtocolError::ExpectedBulk(other)),
+        }
+        let len = len.and_then(|len| usize::try_from(len).ok()).ok_or(ProtocolError::BulkLength)?;
+        if len > limits.max_bulk || start + len + 2 > u32::MAX as usize {
+            return Err(ProtocolError::BulkLength);
+        }
+        if len > UNAUTHENTICATED_BULK && !limits.authenticated {
+            return Err(ProtocolError::UnauthenticatedBulk);
+        }
+        Ok(Some((start, len)))
+    }
+
+    /// The number in the line at `at` (behind its type byte; `None` if malformed) and where the next line begins, or `None`
+    /// if the line isn't whole yet.
+    #[allow(clippy::type_complexity)]
+    fn length(
+        &mut self,
+        buf: &[u8],
+        at: usize,
+        limits: &Limits,
+        too_long: ProtocolError,
+    ) -> Result<Option<(Option<i64>, usize)>, ProtocolError> {
+        let line = &buf[at..];
+        let window = &line[..line.len().min(limits.max_inline + 1)];
+        let Some(end) = window.iter().skip(self.searched).position(|&byte| byte == b'\r') else {
+            self.searched = window.len();
+            return if line.len() > limits.max_inline { Err(too_long) } else { Ok(None) };
+        };
+        let end = self.searched + end;
+        if line.len() < end + 2 {
+            self.searched = end;
+            return Ok(None);
+        }
+        self.searched = 0;
+        Ok(Some((line.get(1..end).and_then(number::parse_i64), at + end + 2)))
+    }
+
+    fn inline(&mut self, buf: &[u8], limits: &Limits) -> Result<Parsed, ProtocolError> {
+        let window = &buf[..buf.len().min(limits.max_inline + 1)];
+        let Some(end) = window.iter().skip(self.searched).position(|&byte| byte == b'\n') else {
+            self.searched = window.len();
+            return if buf.len() > limits.max_inline {
+                Err(ProtocolError::LongInline)
+            } else {
+                Ok(Parsed::Incomplete)
+            };
+        };
+        let end = self.searched + end;
+        self.searched = 0;
+        let line = &buf[..end];
+        let args =
+            inline::split(line.strip_suffix(b"\r").unwrap_or(line)).ok_or(ProtocolError::UnbalancedQuotes)?;
+        if args.is_empty() {
+            return Ok(Parsed::Blank(end + 1));
+        }
+        let (encoded, spans) = args.into_iter().collect::<OwnedArgs>().into_parts();
+        Ok(Parsed::Request(Request { consumed: end + 1, spans, inline: Some(encoded.into_boxed_slice()) }))
+    }
+}
