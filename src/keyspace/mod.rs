@@ -1,1 +1,96 @@
-//! (to be written)
+//! The keys of one shard on one node: 16384 slots, each a small hash table of [`record::Record`]s behind a lock of
+//! its own.
+//!
+//! A slot is the unit of everything that follows from the cluster: a multi-key command lives in one slot, so one
+//! lock makes it atomic; COUNTKEYSINSLOT, migration and snapshots walk slots; a table that grows rehashes a
+//! sixteen-thousandth of the keys, so there is no pause. [`locked::Locked`] is the only door: it holds the locks of
+//! the slots a request names, is what a command's function receives, and writes down an [`effect::Effect`] for
+//! every key it changes.
+//!
+//! Deliberately absent: clocks (the caller brings the time), commands, shards and Raft, tracking, sockets.
+
+pub mod effect;
+pub mod eviction;
+pub mod expiry;
+pub mod hash;
+pub mod locked;
+pub mod record;
+pub mod slot;
+pub mod snapshot;
+pub mod totals;
+pub mod value;
+
+use std::hash::BuildHasher;
+
+use parking_lot::{Mutex, MutexGuard};
+use slotcast_wire::slot::SLOTS;
+
+use crate::keyspace::record::Record;
+use crate::keyspace::slot::Slot;
+use crate::keyspace::totals::{Totals, Usage};
+
+/// The keys of one shard on one node.
+pub struct Keyspace {
+    slots: Box<[Mutex<Slot>]>,
+    hasher: foldhash::fast::RandomState,
+    pub(crate) totals: Totals,
+}
+
+impl Default for Keyspace {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Keyspace {
+    /// An empty keyspace. Its hash seed is drawn at random, against crafted collisions; nothing that replicas must
+    /// agree on depends on it.
+    pub fn new() -> Self {
+        Self {
+            slots: (0..SLOTS).map(|_| Mutex::new(Slot::default())).collect(),
+            hasher: foldhash::fast::RandomState::default(),
+            totals: Totals::default(),
+        }
+    }
+
+    /// What the keys take, all slots together.
+    pub fn usage(&self) -> Usage {
+        self.totals.sum()
+    }
+
+    /// How many keys a slot holds (those past their deadline but not yet removed included, as in Redis).
+    pub fn slot_len(&self, slot: u16) -> usize {
+        self.lock(slot).len()
+    }
+
+    /// Puts a record of a snapshot into its slot as it is, version included.
+    pub(crate) fn restore(&self, slot: u16, record: Record) {
+        let (bytes, volatile) = (record.memory() as i64, record.expires_at().is_some() as i64);
+        let mut slot = self.lock(slot);
+        let before = slot.table_memory() as i64;
+        slot.insert(self.hash(record.key()), record, |key| self.hash(key));
+        self.totals.add(Usage { keys: 1, bytes: bytes + slot.table_memory() as i64 - before, volatile });
+    }
+
+    pub(crate) fn lock(&self, slot: u16) -> MutexGuard<'_, Slot> {
+        self.slots[slot as usize % SLOTS].lock()
+    }
+
+    pub(crate) fn hash(&self, key: &[u8]) -> u64 {
+        self.hasher.hash_one(key)
+    }
+
+    /// Starts fetching a slot's lock and table header into the cache (see `record::prefetch`).
+    pub fn prefetch_slot(&self, slot: u16) {
+        crate::keyspace::record::prefetch(&raw const self.slots[slot as usize % SLOTS] as *const u8);
+    }
+
+    /// Starts fetching the record a key most likely has; [`Keyspace::prefetch_slot`] should have run some requests
+    /// earlier, so that this does not wait for the table itself.
+    pub fn prefetch_record(&self, slot: u16, key: &[u8]) {
+        let hash = self.hash(key);
+        if let Some(guard) = self.slots[slot as usize % SLOTS].try_lock() {
+            guard.prefetch(hash);
+        }
+    }
+}

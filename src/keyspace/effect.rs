@@ -1,0 +1,34 @@
+//! What applying did to keys.
+//!
+//! Effects leave the keyspace in the order they happened, under the locks of the slots they happened in. They are
+//! the one source of invalidations (and later of keyspace notifications): whoever changes a key in any way shows
+//! up here, and nothing else does. An effect doesn't know who is interested.
+
+/// One change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// One key changed.
+    Key {
+        /// The key's slot.
+        slot: u16,
+        /// The key.
+        key: Box<[u8]>,
+        /// In which way.
+        change: Change,
+    },
+    /// Every key went (FLUSHALL, or a snapshot replaced the state).
+    Flushed,
+}
+
+/// In which way a key changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Its value or its deadline was set.
+    Set,
+    /// A command removed it.
+    Removed,
+    /// Its time came.
+    Expired,
+    /// Memory was short.
+    Evicted,
+}
