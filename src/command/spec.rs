@@ -150,7 +150,19 @@ impl Command {
 
     const fn new(name: &'static str, arity: i32, flags: Flags, run: Run) -> Self {
         let (keys, tips, subcommands): (&[KeySpec], &[&str], &[Command]) = (&[], &[], &[]);
-        Self { name, arity, flags, keys, group: "", since: "", summary: "", complexity: "", tips, subcommands, run }
+        Self {
+            name,
+            arity,
+            flags,
+            keys,
+            group: "",
+            since: "",
+            summary: "",
+            complexity: "",
+            tips,
+            subcommands,
+            run,
+        }
     }
 
     /// Adds flags.
@@ -207,11 +219,16 @@ impl Command {
         for spec in self.keys {
             let (first, last, step) = match spec.find {
                 Find::Range { last, step } => {
-                    let last = if last < 0 { args.len() as i64 + last as i64 } else { spec.begin as i64 + last as i64 };
+                    let last = if last < 0 {
+                        args.len() as i64 + last as i64
+                    } else {
+                        spec.begin as i64 + last as i64
+                    };
                     (spec.begin, last, step)
                 }
                 Find::Number { first, step } => {
-                    let number = parse_i64(args.at(spec.begin)).filter(|number| *number >= 0).ok_or(NoKeys)?;
+                    let number =
+                        parse_i64(args.at(spec.begin)).filter(|number| *number >= 0).ok_or(NoKeys)?;
                     let first = spec.begin + first;
                     (first, first as i64 + (number - 1).saturating_mul(step as i64), step)
                 }

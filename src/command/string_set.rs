@@ -11,7 +11,12 @@ use crate::keyspace::locked::{Deadline, Locked};
 pub const ROWS: &[Command] = &[Command::write("set", -3, set)
     .flags(Flags::DENYOOM)
     .keys(&[one_key("RW ACCESS UPDATE VARIABLE_FLAGS")])
-    .docs("string", "1.0.0", "O(1)", "Sets the string value of a key, ignoring its type. The key is created if it doesn't exist.")];
+    .docs(
+        "string",
+        "1.0.0",
+        "O(1)",
+        "Sets the string value of a key, ignoring its type. The key is created if it doesn't exist.",
+    )];
 
 fn set(keys: &mut Locked<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
     if args.len() > 3 {

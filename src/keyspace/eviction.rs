@@ -32,7 +32,9 @@ pub fn victim(
 ) -> Option<Box<[u8]>> {
     let mut best: Option<(u64, Box<[u8]>)> = None;
     for _ in 0..samples {
-        let Some((score, key)) = sample(keyspace, random, |record| score(policy, record, now)) else { continue };
+        let Some((score, key)) = sample(keyspace, random, |record| score(policy, record, now)) else {
+            continue;
+        };
         if best.as_ref().is_none_or(|(other, _)| score > *other) {
             best = Some((score, key));
         }
@@ -58,7 +60,9 @@ fn sample<S>(
     let first = random() as usize % SLOTS;
     for step in 0..SLOTS {
         let slot = keyspace.lock(((first + step) % SLOTS) as u16);
-        if let Some(found) = slot.from_random(random()).find_map(|record| Some((f(record)?, record.key().into()))) {
+        if let Some(found) =
+            slot.from_random(random()).find_map(|record| Some((f(record)?, record.key().into())))
+        {
             return Some(found);
         }
     }
@@ -84,7 +88,11 @@ mod tests {
             ("soon", 8_000, Deadline::At(20_000)),
             ("later", 8_000, Deadline::At(30_000)),
         ] {
-            Locked::new(&keyspace, &Needs::Everything, now, 0, false).put_bytes(key.as_bytes(), b"", deadline);
+            Locked::new(&keyspace, &Needs::Everything, now, 0, false).put_bytes(
+                key.as_bytes(),
+                b"",
+                deadline,
+            );
         }
         keyspace
     }

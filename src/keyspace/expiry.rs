@@ -11,7 +11,13 @@ use crate::time::Millis;
 
 /// Walks from `cursor` over at most `budget` records (finishing a slot it has begun), and names at most `most` keys
 /// past their deadline. The cursor wraps after the last slot. Costs nothing while no key has a deadline.
-pub fn lapsed(keyspace: &Keyspace, now: Millis, cursor: &mut u16, budget: usize, most: usize) -> Vec<Box<[u8]>> {
+pub fn lapsed(
+    keyspace: &Keyspace,
+    now: Millis,
+    cursor: &mut u16,
+    budget: usize,
+    most: usize,
+) -> Vec<Box<[u8]>> {
     let mut found = Vec::new();
     let mut left = budget;
     if keyspace.usage().volatile == 0 {
@@ -19,7 +25,8 @@ pub fn lapsed(keyspace: &Keyspace, now: Millis, cursor: &mut u16, budget: usize,
     }
     for _ in 0..SLOTS {
         let slot = keyspace.lock(*cursor);
-        for record in slot.iter().filter(|record| record.expires_at().is_some_and(|deadline| deadline <= now)) {
+        for record in slot.iter().filter(|record| record.expires_at().is_some_and(|deadline| deadline <= now))
+        {
             found.push(record.key().into());
             if found.len() >= most {
                 return found;

@@ -76,7 +76,9 @@ impl<'k> Locked<'k> {
         let held = match needs {
             Needs::Nothing => Held::Nothing,
             Needs::Slot(slot) => Held::One(*slot, keyspace.lock(*slot)),
-            Needs::Slots(slots) => Held::Many(slots.iter().map(|slot| (*slot, keyspace.lock(*slot))).collect()),
+            Needs::Slots(slots) => {
+                Held::Many(slots.iter().map(|slot| (*slot, keyspace.lock(*slot))).collect())
+            }
             Needs::Everything => {
                 Held::Many((0..SLOTS as u16).map(|slot| (slot, keyspace.lock(slot))).collect())
             }
@@ -222,7 +224,11 @@ impl<'k> Locked<'k> {
 
     /// Changes a hash in place, creating it first if the key is absent; removes the key if nothing is left. `f`
     /// returns whether it changed anything, and its result.
-    pub fn edit_hash<R>(&mut self, key: &[u8], f: impl FnOnce(&mut Hash) -> (bool, R)) -> Result<R, WrongType> {
+    pub fn edit_hash<R>(
+        &mut self,
+        key: &[u8],
+        f: impl FnOnce(&mut Hash) -> (bool, R),
+    ) -> Result<R, WrongType> {
         let Some(record) = self.find(key) else {
             let mut hash = Hash::default();
             let (_, result) = f(&mut hash);
@@ -383,10 +389,7 @@ impl<'k> Locked<'k> {
         let hash = keyspace.hash(record.key());
         let key: Option<Box<[u8]>> = self.effects.is_some().then(|| record.key().into());
         let (memory, volatile) = (record.memory() as i64, record.expires_at().is_some() as i64);
-        let at = match &self.held {
-            Held::One(slot, _) => *slot,
-            _ => slot_of(record.key()),
-        };
+        let at = self.number(record.key());
         let Some(slot) = self.held_slot_mut(at) else { return };
         let before = slot.table_memory() as i64;
         let replaced = slot.insert(hash, record, |key| keyspace.hash(key));
@@ -420,12 +423,15 @@ impl<'k> Locked<'k> {
     }
 
     fn slot_mut(&mut self, key: &[u8]) -> Option<(u16, &mut Slot)> {
-        match &mut self.held {
-            Held::One(number, slot) => Some((*number, slot)),
-            _ => {
-                let number = slot_of(key);
-                self.held_slot_mut(number).map(|slot| (number, slot))
-            }
+        let number = self.number(key);
+        self.held_slot_mut(number).map(|slot| (number, slot))
+    }
+
+    /// The slot a key is looked up in: the held one, if there is one.
+    fn number(&self, key: &[u8]) -> u16 {
+        match &self.held {
+            Held::One(number, _) => *number,
+            _ => slot_of(key),
         }
     }
 

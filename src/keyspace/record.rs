@@ -179,7 +179,9 @@ impl Record {
         // SAFETY: the layout is never empty (it holds the header); the header is written before the record exists,
         // deadline and key go to the offsets that `layout` counted.
         unsafe {
-            let Some(pointer) = NonNull::new(alloc(layout).cast::<Header>()) else { handle_alloc_error(layout) };
+            let Some(pointer) = NonNull::new(alloc(layout).cast::<Header>()) else {
+                handle_alloc_error(layout)
+            };
             pointer.as_ptr().write(header);
             let mut record = Self(pointer);
             record.write_deadline(expires_at);
@@ -229,7 +231,9 @@ impl Record {
     /// The value's pointer; null after `take_value`, which only `with_deadline` calls, right before the drop.
     fn boxed_ptr(&self) -> Option<*mut Value> {
         // SAFETY: with BOXED set a pointer was written at `body()`.
-        self.is_boxed().then(|| unsafe { self.body().cast::<*mut Value>().read() }).filter(|pointer| !pointer.is_null())
+        self.is_boxed()
+            .then(|| unsafe { self.body().cast::<*mut Value>().read() })
+            .filter(|pointer| !pointer.is_null())
     }
 
     fn take_value(&mut self) -> Box<Value> {

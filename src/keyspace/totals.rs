@@ -36,7 +36,9 @@ impl Totals {
     /// Adds a difference.
     pub fn add(&self, by: Usage) {
         let stripe = &self.0[stripe_of_this_thread()];
-        for (counter, by) in [(&stripe.keys, by.keys), (&stripe.bytes, by.bytes), (&stripe.volatile, by.volatile)] {
+        for (counter, by) in
+            [(&stripe.keys, by.keys), (&stripe.bytes, by.bytes), (&stripe.volatile, by.volatile)]
+        {
             if by != 0 {
                 counter.fetch_add(by, Relaxed);
             }
