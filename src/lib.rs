@@ -4,6 +4,7 @@
 pub mod bus;
 pub mod command;
 pub mod config;
+pub mod glob;
 pub mod id;
 pub mod keyspace;
 pub mod meta;
