@@ -1,0 +1,98 @@
+"""Faults under running clients: every client's loop at once, one node killed, terminated, paused, and what each client saw.
+
+A loop (CLIENT/loop.*) writes and reads back keys of all slots until its standard input closes, then prints JSON:
+  calls        number of commands the application sent
+  longest_ms   the longest of them
+  events       calls that failed or took over 100 ms: {at: ms since 1970 when it began, took_ms, error: text or null}
+  stale        reads that gave neither the last acknowledged value nor one of unknown fate written after it
+  lost         the same for every key at the very end
+"""
+
+import json
+import os
+import subprocess
+import time
+from dataclasses import dataclass
+
+FAULTS = ("kill -9", "SIGTERM", "SIGSTOP")
+DOWN_S = 3.0
+SETTLE_S = 1.5
+VICTIM = 2
+LOOP_END_S = 60
+
+
+@dataclass
+class Fault:
+    """A stretch of time (ms since 1970) in which something was done to the victim."""
+
+    name: str
+    begin: float = 0.0
+    moved: float = 0.0
+    end: float = 0.0
+
+
+def run_faults(cluster, log):
+    """Does the three faults one after the other; gives them with their times."""
+    faults = []
+    strikes = (cluster.kill, cluster.terminate, cluster.pause)
+    cures = (cluster.restart, cluster.restart, cluster.resume)
+    for name, strike, cure in zip(FAULTS, strikes, cures):
+        fault = Fault(name, begin=now_ms())
+        strike(VICTIM)
+        down = time.monotonic()
+        cluster.wait_moved_away(VICTIM)
+        fault.moved = now_ms()
+        time.sleep(max(0.0, DOWN_S - (time.monotonic() - down)))
+        cure(VICTIM)
+        cured = now_ms()
+        cluster.wait_home(VICTIM)
+        log(f"# {name}: served elsewhere after {fault.moved - fault.begin:.0f} ms, home {now_ms() - cured:.0f} ms after its return")
+        time.sleep(SETTLE_S)
+        fault.end = now_ms()
+        faults.append(fault)
+    return faults
+
+
+def now_ms():
+    return time.time() * 1000
+
+
+def start_loop(argv, folder, environment):
+    process = subprocess.Popen(argv, cwd=folder, env=os.environ | environment, text=True, stdin=subprocess.PIPE,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    if process.stdout.readline().strip() != "running":
+        process.kill()
+        raise RuntimeError(f"the loop did not start: {process.stderr.read()[-800:]}")
+    return process
+
+
+def finish_loop(process):
+    """Closes the loop's input and gives its report."""
+    try:
+        out, err = process.communicate("", timeout=LOOP_END_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        raise RuntimeError(f"the loop did not end within {LOOP_END_S} s: a command never got its answer") from None
+    if process.returncode != 0:
+        raise RuntimeError(f"the loop ended with {process.returncode}: {err[-800:]}")
+    return json.loads(out.strip().splitlines()[-1])
+
+
+def judge(client, faults, report, strict):
+    """Gives (name of the test, None or why it failed, remark) for one client's report.
+
+    `strict` is off against redis, where failed commands and lost writes are only reported: its replication is asynchronous.
+    """
+    for fault in faults:
+        events = [e for e in report["events"] if fault.begin - 1000 <= e["at"] < fault.end]
+        failed = [e for e in events if e["error"]]
+        longest = max((e["took_ms"] for e in events), default=0)
+        first = f", first: {failed[0]['error'][:160]} ({failed[0]['at'] - fault.begin:+.0f} ms)" if failed else ""
+        remark = f"{len(failed)} failed, longest call {longest:.0f} ms{first}"
+        allowed = client.may_fail(fault.name)
+        too_many = f"{remark}; allowed: {allowed}" if strict and len(failed) > allowed else None
+        yield f"{fault.name} under load", too_many, remark
+    wrong = report["lost"] + report["stale"]
+    remark = f"{report['calls']} commands, {len(report['lost'])} writes lost, {len(report['stale'])} stale reads"
+    yield "no acknowledged write lost, no stale read", "; ".join(wrong[:3]) if wrong and strict else None, remark
