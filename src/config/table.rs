@@ -151,10 +151,10 @@ pub fn find(name: &str) -> Option<&'static Directive> {
 pub fn nearest(name: &str) -> Option<&'static str> {
     let name = name.to_ascii_lowercase();
     let far = name.len().div_ceil(3).max(1);
-    let begun = |row: &Directive| name.len() > 2 && row.name.starts_with(&name);
-    let near = |row: &'static Directive| if begun(row) { 0 } else { distance(&name, row.name) };
-    let distances = DIRECTIVES.iter().map(|row| (near(row), row.name));
-    distances.min().filter(|(distance, _)| *distance <= far).map(|(_, name)| name)
+    let distances = DIRECTIVES.iter().map(|row| (distance(&name, row.name), row.name));
+    let near = distances.min().filter(|(distance, _)| *distance <= far).map(|(_, name)| name);
+    let begun = |row: &&Directive| name.len() > 2 && row.name.starts_with(&name);
+    near.or_else(|| DIRECTIVES.iter().find(begun).map(|row| row.name))
 }
 
 /// Levenshtein's distance. Names are short: a misspelt one longer than this is near to nothing.
