@@ -1,0 +1,48 @@
+//! What session commands may look at: the node around the session. Shared by all its connections.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use crate::config::Config;
+use crate::id::{GroupId, NodeId};
+use crate::keyspace::Keyspace;
+use crate::metrics::Metrics;
+use crate::session::clients::Clients;
+use crate::time::{Clock, Millis};
+use crate::topology::view::View;
+
+/// The node around a session.
+pub struct Context {
+    /// This node.
+    pub me: NodeId,
+    /// Where time comes from.
+    pub clock: Clock,
+    /// When the node started.
+    pub started: Millis,
+    /// Drawn at start (INFO's run_id).
+    pub run_id: NodeId,
+    /// The configuration, with what CONFIG SET changes.
+    pub config: Arc<Config>,
+    /// The connections.
+    pub clients: Clients,
+    /// Counters.
+    pub metrics: Metrics,
+    /// The keyspaces of the shards with a copy here; in single-node mode one, of shard 1.
+    pub keyspaces: ArcSwap<BTreeMap<GroupId, Arc<Keyspace>>>,
+    /// The cluster as this node sees it; `None` in single-node mode.
+    pub cluster: Option<Arc<ArcSwap<View>>>,
+}
+
+impl Context {
+    /// The view a request goes by.
+    pub fn view(&self) -> Option<Arc<View>> {
+        self.cluster.as_ref().map(|cluster| cluster.load_full())
+    }
+
+    /// Whether the node serves this shard as its leader (always, in single-node mode).
+    pub fn leads(&self, shard: GroupId) -> bool {
+        self.cluster.as_ref().is_none_or(|cluster| cluster.load().serves(shard))
+    }
+}

@@ -1,0 +1,24 @@
+//! What is left to do after a session command's function has run.
+
+use slotcast_wire::args::OwnedArgs;
+
+use crate::session::transaction::Batch;
+
+/// What the dispatcher does next.
+pub enum Verdict {
+    /// Nothing: the reply is written.
+    Replied,
+    /// Send what is written, then close the connection.
+    Close,
+    /// Execute a transaction's requests as one unit and write their replies as an array.
+    Execute(Batch),
+    /// Note the state of these keys (a WATCH request's arguments), then reply OK.
+    Watch(OwnedArgs),
+    /// Reply with the number of replicas that hold this connection's writes, waiting for so many at most so long.
+    Wait {
+        /// Replicas to wait for.
+        replicas: usize,
+        /// At most (zero: without limit).
+        timeout: std::time::Duration,
+    },
+}
