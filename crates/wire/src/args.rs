@@ -252,3 +252,46 @@ impl fmt::Debug for OwnedArgs {
         self.as_args().fmt(f)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owned(args: &[&str]) -> OwnedArgs {
+        args.iter().collect()
+    }
+
+    #[test]
+    fn owned_args_are_their_own_encoding() {
+        let set = owned(&["SET", "k", "", "a\r\nb"]);
+        assert_eq!(set.encoded(), b"*4\r\n$3\r\nSET\r\n$1\r\nk\r\n$0\r\n\r\n$4\r\na\r\nb\r\n");
+        let mut again = Vec::new();
+        set.as_args().encode(&mut again);
+        assert_eq!(again, set.encoded());
+        assert_eq!(OwnedArgs::from(set.as_args()), set);
+    }
+
+    #[test]
+    fn an_index_out_of_range_is_an_empty_argument() {
+        let get = owned(&["GET", "k"]);
+        let args = get.as_args();
+        assert_eq!((args.len(), args.name(), args.at(1), &args[1]), (2, &b"GET"[..], &b"k"[..], &b"k"[..]));
+        assert_eq!((args.get(2), args.at(2), &args[99]), (None, &b""[..], &b""[..]));
+        assert_eq!(Args::new(b"short", &get.spans).at(1), b"", "spans of another buffer");
+    }
+
+    #[test]
+    fn a_part_of_the_arguments_counts_from_its_own_start() {
+        let mget = owned(&["MGET", "a", "b"]);
+        let keys = mget.as_args().from(1);
+        assert_eq!((keys.len(), keys.at(0), keys.at(2)), (2, &b"a"[..], &b""[..]));
+        assert!(keys.from(2).is_empty() && keys.from(7).is_empty());
+        assert_eq!(keys.iter().rev().collect::<Vec<_>>(), [b"b", b"a"]);
+    }
+
+    #[test]
+    fn no_arguments_at_all_is_no_panic() {
+        let none = OwnedArgs::default();
+        assert_eq!((none.as_args().name(), none.as_args().len()), (&b""[..], 0));
+    }
+}

@@ -260,6 +260,14 @@ impl Frame {
         }
     }
 
+    /// Whether it is made of other frames.
+    pub fn is_aggregate(&self) -> bool {
+        matches!(
+            self,
+            Frame::Array(_) | Frame::Map(_) | Frame::Set(_) | Frame::Push(_) | Frame::Attributed(..)
+        )
+    }
+
     /// The text of an error.
     pub fn as_error(&self) -> Option<std::borrow::Cow<'_, str>> {
         match self {
@@ -304,6 +312,18 @@ impl Frame {
                 about.write(f, indent)
             }
         }
+    }
+}
+
+/// A frame as it is shown within another.
+struct Shown<'a> {
+    frame: &'a Frame,
+    indent: &'a str,
+}
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.frame.write(f, self.indent)
     }
 }
 
@@ -369,7 +389,118 @@ fn write_pairs(
         write!(f, "{:>width$}{sign} ", i + 1)?;
         key.write(f, &deeper)?;
         f.write_str(" => ")?;
-        value.write(f, &deeper)?;
+        let shown = Shown { frame: value, indent: &deeper }.to_string();
+        if value.is_aggregate() && shown.contains('\n') {
+            write!(f, "\n{deeper}")?;
+        }
+        f.write_str(&shown)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The frames in `bytes`, shown a piece at a time, each as it is displayed; then what is missing or wrong.
+    fn shown(bytes: &[u8], piece: usize) -> String {
+        let mut decoder = FrameDecoder::default();
+        let mut texts = Vec::new();
+        let mut pending = Vec::new();
+        for piece in bytes.chunks(piece) {
+            pending.extend_from_slice(piece);
+            loop {
+                match decoder.decode(&pending) {
+                    Ok((used, frame)) => {
+                        pending.drain(..used);
+                        let Some(frame) = frame else { break };
+                        texts.push(frame.to_string());
+                    }
+                    Err(error) => return format!("{}\n!{error}", texts.join("\n")).trim().to_owned(),
+                }
+            }
+        }
+        if decoder.is_midway() || !pending.is_empty() {
+            texts.push("...".to_owned());
+        }
+        texts.join("\n")
+    }
+
+    #[track_caller]
+    fn assert_shown(bytes: &str, expected: &str) {
+        for piece in [bytes.len().max(1), 1, 3] {
+            assert_eq!(shown(bytes.as_bytes(), piece), expected, "in pieces of {piece}");
+        }
+    }
+
+    #[test]
+    fn scalars_look_as_in_redis_cli() {
+        assert_shown(
+            "+OK\r\n-ERR no\r\n:-3\r\n$3\r\na\"\x01\r\n",
+            "OK\n(error) ERR no\n(integer) -3\n\"a\\\"\\x01\"",
+        );
+        assert_shown("$-1\r\n*-1\r\n_\r\n#t\r\n#f\r\n", "(nil)\n(nil)\n(nil)\n(true)\n(false)");
+        assert_shown(
+            ",3.141\r\n,inf\r\n(12345678901234567890\r\n",
+            "(double) 3.141\n(double) inf\n(big number) 12345678901234567890",
+        );
+        assert_shown("!6\r\nERR no\r\n=7\r\ntxt:abc\r\n", "(error) ERR no\nabc");
+    }
+
+    /// What redis-cli 7.0.15 printed for `COMMAND INFO get` (a part of it) in RESP3.
+    #[test]
+    fn aggregates_look_as_in_redis_cli() {
+        assert_shown(
+            "*1\r\n*3\r\n$3\r\nget\r\n~2\r\n+readonly\r\n+fast\r\n~1\r\n%2\r\n$5\r\nflags\r\n~2\r\n+RO\r\n+access\r\n\
+             $4\r\nspec\r\n%1\r\n$5\r\nindex\r\n:1\r\n",
+            "1) 1) \"get\"\n   2) 1~ readonly\n      2~ fast\n   3) 1~ 1# \"flags\" => \n            1~ RO\n            \
+             2~ access\n         2# \"spec\" => 1# \"index\" => (integer) 1",
+        );
+        assert_shown("*0\r\n~0\r\n%0\r\n>0\r\n", "(empty array)\n(empty set)\n(empty hash)\n(empty push)");
+        let ten = format!("*10\r\n{}", ":1\r\n".repeat(10));
+        assert!(shown(ten.as_bytes(), 100).starts_with(" 1) (integer) 1\n 2) "));
+        assert_shown(">2\r\n+invalidate\r\n*1\r\n+k\r\n", "1> invalidate\n2> 1) k");
+        assert_shown("|1\r\n+ttl\r\n:9\r\n$1\r\nv\r\n", "1| ttl => (integer) 9\n\"v\"");
+    }
+
+    #[test]
+    fn what_is_not_whole_is_waited_for() {
+        for whole in ["*2\r\n:1\r\n%1\r\n+a\r\n$2\r\nbc\r\n", "=7\r\ntxt:abc\r\n", "|1\r\n+a\r\n+b\r\n_\r\n"]
+        {
+            for end in 1..whole.len() {
+                assert_shown(&whole[..end], "...");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_refused() {
+        for bytes in [
+            "+OK\n",
+            "\r\n",
+            ":x\r\n",
+            "#x\r\n",
+            ",x\r\n",
+            "(1x\r\n",
+            "_x\r\n",
+            "$x\r\n",
+            "=3\r\nabc\r\n",
+            "$1\r\nabc",
+        ] {
+            assert_shown(bytes, "!malformed RESP frame");
+        }
+        assert_shown("?1\r\n", "!no RESP type begins with '?'");
+        assert_shown("$?\r\n", "!malformed RESP frame");
+    }
+
+    #[test]
+    fn what_is_announced_is_bounded() {
+        let too_large = "!RESP frame is too deep or too large";
+        assert_shown("$536870913\r\n", too_large);
+        assert_shown("*134217729\r\n", too_large);
+        assert_shown("*134217728\r\n:1\r\n", "...");
+        assert_shown(&"*1\r\n".repeat(MAX_DEPTH), "...");
+        assert_shown(&"*1\r\n".repeat(MAX_DEPTH + 1), too_large);
+        assert_eq!(shown("+".repeat(MAX_LINE).as_bytes(), MAX_LINE), too_large);
+    }
 }

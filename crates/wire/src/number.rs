@@ -67,6 +67,9 @@ fn digits_before(buf: &mut [u8; HEADER + 1], end: usize, mut n: u64) -> usize {
     start
 }
 
+/// Whole doubles up to here are written without an exponent.
+const MAX_PLAIN: f64 = (i64::MAX / 2) as f64;
+
 /// Appends `n` in decimal.
 #[inline]
 pub fn write_i64(out: &mut Vec<u8>, n: i64) {
@@ -113,12 +116,12 @@ pub fn parse_i64(text: &[u8]) -> Option<i64> {
 }
 
 /// The number `text` is, as Redis's `getDoubleFromObject` takes it: what `strtod` takes, all of it and no space before;
-/// `inf` and hexadecimal floats too, but no NaN, nor what is too large or too small for a double.
+/// `inf` too, but no NaN, nor what is too large or too small for a double. Unlike `strtod` it takes no hexadecimal floats.
 pub fn parse_f64(text: &[u8]) -> Option<f64> {
     let text = std::str::from_utf8(text).ok()?;
     let value: f64 = text.parse().ok()?;
-    let spelt_infinite = text.contains(['n', 'N']);
-    if value.is_nan() || value.is_infinite() && !spelt_infinite {
+    let overflow = value.is_infinite() && !text.contains(['n', 'N']);
+    if value.is_nan() || overflow {
         return None;
     }
     let underflow = value == 0.0 && significand(text).any(|byte| byte != b'0');
@@ -130,11 +133,14 @@ fn significand(text: &str) -> impl Iterator<Item = u8> {
     text.bytes().take_while(|byte| !matches!(byte, b'e' | b'E')).filter(u8::is_ascii_digit)
 }
 
-/// Appends the shortest text that reads back as `value`, laid out as Redis's replies have it: `3`, `0.1`, `1e+21`,
-/// `1.5e-7`, `inf`, `nan`.
+/// Appends the shortest text that reads back as `value`, laid out as the replies of Redis since 7.2 have it (`d2string`):
+/// `3`, `0.1`, `1e+21`, `1.5e-7`, `inf`, `nan`.
 pub fn write_double_shortest(out: &mut Vec<u8>, value: f64) {
     if value.is_nan() {
         return out.extend_from_slice(b"nan");
+    }
+    if value != 0.0 && value.trunc() == value && value.abs() <= MAX_PLAIN {
+        return write_i64(out, value as i64);
     }
     if value.is_sign_negative() {
         out.push(b'-');
@@ -187,4 +193,99 @@ pub fn write_human_long_double(out: &mut Vec<u8>, value: f64) {
         false => &fixed,
     };
     out.extend_from_slice(if short == "-0" { b"0" } else { short.as_bytes() });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn text(write: impl FnOnce(&mut Vec<u8>)) -> String {
+        let mut out = Vec::new();
+        write(&mut out);
+        String::from_utf8(out).expect("numbers are ASCII")
+    }
+
+    #[test]
+    fn integers_are_read_in_canonical_form_only() {
+        let valid = [("0", 0), ("-1", -1), ("10", 10), ("9223372036854775807", i64::MAX)];
+        for (text, n) in valid.into_iter().chain([("-9223372036854775808", i64::MIN)]) {
+            assert_eq!(parse_i64(text.as_bytes()), Some(n), "{text}");
+        }
+        for text in ["", "-", "+1", "-0", "00", "01", "-01", " 1", "1 ", "1a", "a", "9223372036854775808"] {
+            assert_eq!(parse_i64(text.as_bytes()), None, "{text}");
+        }
+        for text in ["-9223372036854775809", "18446744073709551616", "99999999999999999999"] {
+            assert_eq!(parse_i64(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn doubles_are_read_as_strtod_does() {
+        for (text, value) in [
+            ("3", 3.0),
+            ("+3.5", 3.5),
+            ("-0", 0.0),
+            (".5", 0.5),
+            ("5.", 5.0),
+            ("1e3", 1000.0),
+            ("inf", f64::INFINITY),
+            ("+INF", f64::INFINITY),
+            ("-Infinity", f64::NEG_INFINITY),
+            ("0e-999", 0.0),
+            ("4.9e-324", 5e-324),
+        ] {
+            assert_eq!(parse_f64(text.as_bytes()), Some(value), "{text}");
+        }
+        for text in
+            ["", " 1", "1 ", "nan", "-NaN", "1e", "e5", ".", "1e400", "-1e400", "1e-400", "1_0", "0x10", "\0"]
+        {
+            assert_eq!(parse_f64(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    /// The layouts of Redis's `fpconv_dtoa`.
+    #[test]
+    fn doubles_are_written_short() {
+        for (value, expected) in [
+            (0.0, "0"),
+            (-0.0, "-0"),
+            (3.0, "3"),
+            (-3.5, "-3.5"),
+            (0.1, "0.1"),
+            (100.0, "100"),
+            (1234567.875, "1234567.875"),
+            (1e7, "10000000"),
+            (-1e18, "-1000000000000000000"),
+            (1e19, "1e+19"),
+            (1.5e21, "1.5e+21"),
+            (123456789012345678901234.0, "123456789012345690000000"),
+            (0.000001, "0.000001"),
+            (1e-7, "1e-7"),
+            (1.5e-7, "1.5e-7"),
+            (5e-324, "5e-324"),
+            (f64::MAX, "1.7976931348623157e+308"),
+            (f64::INFINITY, "inf"),
+            (f64::NEG_INFINITY, "-inf"),
+            (f64::NAN, "nan"),
+        ] {
+            assert_eq!(text(|out| write_double_shortest(out, value)), expected);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn integers_are_written_as_the_standard_library_does(n: i64) {
+            prop_assert_eq!(text(|out| write_i64(out, n)), n.to_string());
+            prop_assert_eq!(text(|out| write_u64(out, n as u64)), (n as u64).to_string());
+            prop_assert_eq!(parse_i64(n.to_string().as_bytes()), Some(n));
+        }
+
+        #[test]
+        fn doubles_read_back_the_same(bits: u64) {
+            let value = f64::from_bits(bits);
+            let written = text(|out| write_double_shortest(out, value));
+            prop_assert!(value.is_nan() || parse_f64(written.as_bytes()) == Some(value), "{}", written);
+        }
+    }
 }

@@ -61,3 +61,33 @@ fn write_keys<K: AsRef<[u8]>>(reply: &mut Reply<'_>, keys: &[K]) {
         reply.bulk(key.as_ref());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(write: impl FnOnce(&mut Vec<u8>)) -> String {
+        let mut out = Vec::new();
+        write(&mut out);
+        out.escape_ascii().to_string()
+    }
+
+    #[test]
+    fn a_push_names_its_keys_or_none_for_all() {
+        assert_eq!(
+            written(|out| invalidate_keys(out, &["a", "bc"])),
+            r">2\r\n$10\r\ninvalidate\r\n*2\r\n$1\r\na\r\n$2\r\nbc\r\n"
+        );
+        assert_eq!(written(invalidate_all), r">2\r\n$10\r\ninvalidate\r\n_\r\n");
+        assert_eq!(written(|out| redirect_broken(out, 42)), r">2\r\n$21\r\ntracking-redir-broken\r\n:42\r\n");
+    }
+
+    #[test]
+    fn resp2_has_them_as_messages() {
+        assert_eq!(
+            written(|out| message_keys(out, &[b"a"])),
+            r"*3\r\n$7\r\nmessage\r\n$20\r\n__redis__:invalidate\r\n*1\r\n$1\r\na\r\n"
+        );
+        assert_eq!(written(message_all), r"*3\r\n$7\r\nmessage\r\n$20\r\n__redis__:invalidate\r\n$-1\r\n");
+    }
+}

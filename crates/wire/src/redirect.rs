@@ -90,3 +90,45 @@ fn parse_target(text: &str) -> Option<(u16, String, u16)> {
     let slot = slot.parse().ok().filter(|&slot| usize::from(slot) < SLOTS)?;
     Some((slot, host.to_owned(), port.parse().ok()?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_server_writes_the_client_reads() {
+        for (text, redirect) in [
+            (
+                "MOVED 12706 127.0.0.1:17813",
+                Redirect::Moved { slot: 12706, host: "127.0.0.1".into(), port: 17813 },
+            ),
+            ("MOVED 0 :7001", Redirect::Moved { slot: 0, host: String::new(), port: 7001 }),
+            ("ASK 16383 ::1:7002", Redirect::Ask { slot: 16383, host: "::1".into(), port: 7002 }),
+            ("TRYAGAIN Multiple keys request during rehashing of slot", Redirect::TryAgain),
+            ("CROSSSLOT Keys in request don't hash to the same slot", Redirect::CrossSlot),
+            ("CLUSTERDOWN The cluster is down", Redirect::ClusterDown(ClusterDown::Cluster)),
+            ("CLUSTERDOWN Hash slot not served", Redirect::ClusterDown(ClusterDown::SlotNotServed)),
+        ] {
+            assert_eq!(redirect.to_string(), text);
+            assert_eq!(Redirect::parse(text), Some(redirect));
+        }
+    }
+
+    #[test]
+    fn what_is_no_redirect_is_not_taken_for_one() {
+        for text in [
+            "",
+            "ERR no",
+            "MOVED",
+            "MOVED 1",
+            "MOVED 16384 a:1",
+            "MOVED -1 a:1",
+            "MOVED 1 a",
+            "ASK 1 a:65536",
+        ] {
+            assert_eq!(Redirect::parse(text), None, "{text}");
+        }
+        let other = "CLUSTERDOWN The cluster is down and only accepts read commands";
+        assert_eq!(Redirect::parse(other), Some(Redirect::ClusterDown(ClusterDown::Cluster)));
+    }
+}

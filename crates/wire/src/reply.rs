@@ -232,3 +232,94 @@ impl<'a> Reply<'a> {
 fn decimal_digits(n: i64) -> usize {
     n.unsigned_abs().checked_ilog10().unwrap_or(0) as usize + 1 + usize::from(n < 0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What `write` gives in RESP2 and in RESP3.
+    fn both(write: impl Fn(&mut Reply<'_>)) -> [String; 2] {
+        [Proto::Resp2, Proto::Resp3].map(|proto| {
+            let mut out = Vec::new();
+            write(&mut Reply::new(&mut out, proto));
+            out.escape_ascii().to_string()
+        })
+    }
+
+    #[track_caller]
+    fn assert_writes(write: impl Fn(&mut Reply<'_>), resp2: &str, resp3: &str) {
+        assert_eq!(both(write), [resp2, resp3]);
+    }
+
+    #[test]
+    fn types_of_both_versions() {
+        assert_writes(|reply| reply.ok(), r"+OK\r\n", r"+OK\r\n");
+        assert_writes(|reply| reply.simple("a\r\nb"), r"+a  b\r\n", r"+a  b\r\n");
+        assert_writes(|reply| reply.error("ERR a\nb"), r"-ERR a b\r\n", r"-ERR a b\r\n");
+        assert_writes(|reply| reply.bulk(b""), r"$0\r\n\r\n", r"$0\r\n\r\n");
+        assert_writes(
+            |reply| reply.bulk(&[b'x'; 100]),
+            &format!(r"$100\r\n{:x<100}\r\n", ""),
+            &format!(r"$100\r\n{:x<100}\r\n", ""),
+        );
+        assert_writes(|reply| reply.bulk_integer(-10), r"$3\r\n-10\r\n", r"$3\r\n-10\r\n");
+        assert_writes(|reply| reply.array(12), r"*12\r\n", r"*12\r\n");
+        assert_writes(|reply| reply.raw(b"+x\r\n"), r"+x\r\n", r"+x\r\n");
+    }
+
+    #[test]
+    fn types_resp2_lacks() {
+        assert_writes(|reply| reply.null(), r"$-1\r\n", r"_\r\n");
+        assert_writes(|reply| reply.null_array(), r"*-1\r\n", r"_\r\n");
+        assert_writes(|reply| reply.map(2), r"*4\r\n", r"%2\r\n");
+        assert_writes(|reply| reply.set(2), r"*2\r\n", r"~2\r\n");
+        assert_writes(|reply| reply.push(3), r"*3\r\n", r">3\r\n");
+        assert_writes(|reply| assert_eq!(reply.attribute(1), reply.proto() == Proto::Resp3), "", r"|1\r\n");
+        assert_writes(|reply| reply.double(0.1), r"$3\r\n0.1\r\n", r",0.1\r\n");
+        assert_writes(|reply| reply.double(f64::NEG_INFINITY), r"$4\r\n-inf\r\n", r",-inf\r\n");
+        assert_writes(|reply| reply.boolean(true), r":1\r\n", r"#t\r\n");
+        assert_writes(|reply| reply.boolean(false), r":0\r\n", r"#f\r\n");
+        assert_writes(|reply| reply.big_number("-12"), r"$3\r\n-12\r\n", r"(-12\r\n");
+        assert_writes(|reply| reply.verbatim("txt", b"a\nb"), r"$3\r\na\nb\r\n", r"=7\r\ntxt:a\nb\r\n");
+    }
+
+    #[test]
+    fn integers_of_every_width() {
+        for n in [0, 1, 2, -1, 9, 10, 99, 100, 12345, i64::MAX, i64::MIN] {
+            let expected = format!(r":{n}\r\n");
+            assert_writes(|reply| reply.integer(n), &expected, &expected);
+            let expected = format!(r"${}\r\n{n}\r\n", n.to_string().len());
+            assert_writes(|reply| reply.bulk_integer(n), &expected, &expected);
+        }
+    }
+
+    #[test]
+    fn a_length_can_come_last() {
+        let write = |reply: &mut Reply<'_>| {
+            reply.ok();
+            let mark = reply.mark();
+            reply.integer(7);
+            reply.integer(8);
+            reply.map_at(mark, 1);
+            reply.set_at(mark, 1);
+            reply.array_at(mark, 1);
+        };
+        assert_writes(
+            write,
+            r"+OK\r\n*1\r\n*1\r\n*2\r\n:7\r\n:8\r\n",
+            r"+OK\r\n*1\r\n~1\r\n%1\r\n:7\r\n:8\r\n",
+        );
+    }
+
+    #[test]
+    fn a_reply_can_be_taken_back() {
+        let write = |reply: &mut Reply<'_>| {
+            reply.ok();
+            let mark = reply.mark();
+            reply.array(3);
+            reply.truncate(mark);
+            reply.error("ERR no");
+        };
+        assert_writes(write, r"+OK\r\n-ERR no\r\n", r"+OK\r\n-ERR no\r\n");
+    }
+}

@@ -272,3 +272,117 @@ impl RequestParser {
         Ok(Parsed::Request(Request { consumed: end + 1, spans, inline: Some(encoded.into_boxed_slice()) }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the bytes amount to, shown at once: each request's arguments, then the error or what is left over.
+    fn parse_all(bytes: &[u8], limits: &Limits) -> String {
+        let mut parser = RequestParser::default();
+        let mut at = 0;
+        let mut seen = String::new();
+        loop {
+            match parser.parse(&bytes[at..], limits) {
+                Ok(Parsed::Request(request)) => {
+                    seen.push_str(&format!("{:?} ", request.args(&bytes[at..])));
+                    at += request.consumed;
+                }
+                Ok(Parsed::Blank(used)) => at += used,
+                Ok(Parsed::Incomplete) => return format!("{seen}+{}", bytes.len() - at),
+                Err(error) => return format!("{seen}{error}"),
+            }
+        }
+    }
+
+    fn parsed(bytes: &[u8]) -> String {
+        parse_all(bytes, &Limits::DEFAULT)
+    }
+
+    #[test]
+    fn pipelined_requests_come_one_by_one() {
+        let bytes = b"*1\r\n$4\r\nPING\r\n*2\r\n$3\r\nGET\r\n$0\r\n\r\nPING 'a b'\r\n*1\r\n$4\r\nPI";
+        assert_eq!(parsed(bytes), r#"["PING"] ["GET", ""] ["PING", "a b"] +10"#);
+    }
+
+    #[test]
+    fn what_asks_for_nothing_is_skipped() {
+        assert_eq!(parsed(b"*-5\r\n*0\r\n*-1\r\n\r\n\n   \r\nPING\n"), r#"["PING"] +0"#);
+    }
+
+    #[test]
+    fn the_bytes_that_end_a_line_are_skipped_unseen_as_in_redis() {
+        assert_eq!(parsed(b"*2\rx$4\rxECHOyy$1\r\nkzz"), r#"["ECHO", "k"] +0"#);
+    }
+
+    /// Each answer was given by redis-server 7.0.15.
+    #[test]
+    fn errors_are_those_of_redis() {
+        for (bytes, error) in [
+            ("*\r\n", "invalid multibulk length"),
+            ("*+1\r\n", "invalid multibulk length"),
+            ("*01\r\n", "invalid multibulk length"),
+            ("*2147483648\r\n", "invalid multibulk length"),
+            ("*1\r\n\r\nx", "expected '$', got '\r'"),
+            ("*1\r\n!4\r\n", "expected '$', got '!'"),
+            ("*1\r\n$-1\r\n", "invalid bulk length"),
+            ("*1\r\n$x\r\n", "invalid bulk length"),
+            ("*1\r\n$536870913\r\n", "invalid bulk length"),
+            ("*1\r\n$111111111111111111111111111111\r\n", "invalid bulk length"),
+            ("\"PING\"x\r\n", "unbalanced quotes in request"),
+            ("PING 'x\r\n", "unbalanced quotes in request"),
+        ] {
+            assert_eq!(parsed(bytes.as_bytes()), format!("Protocol error: {error}"), "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn lines_without_end_are_cut_off() {
+        let ones = "1".repeat(65 * 1024);
+        assert_eq!(parsed(format!("*{ones}").as_bytes()), "Protocol error: too big mbulk count string");
+        assert_eq!(parsed(format!("*1\r\n${ones}").as_bytes()), "Protocol error: too big bulk count string");
+        assert_eq!(parsed(ones.as_bytes()), "Protocol error: too big inline request");
+        assert_eq!(parsed(&ones.as_bytes()[..65536]), "+65536");
+    }
+
+    #[test]
+    fn a_claimed_length_is_waited_for_but_not_believed() {
+        assert_eq!(parsed(b"*1048576\r\n$536870912\r\nabc"), "+25");
+        assert_eq!(parsed(b"*1048577\r\n"), "Protocol error: invalid multibulk length");
+    }
+
+    #[test]
+    fn before_authentication_little_is_taken() {
+        let limits = Limits::DEFAULT.unauthenticated();
+        let auth = "*10\r\n".to_owned() + &"$1\r\na\r\n".repeat(10);
+        assert!(parse_all(auth.as_bytes(), &limits).ends_with("+0"));
+        assert_eq!(parse_all(b"*11\r\n", &limits), "Protocol error: unauthenticated multibulk length");
+        assert_eq!(parse_all(b"*1\r\n$16384\r\n", &limits), "+12");
+        assert_eq!(parse_all(b"*1\r\n$16385\r\n", &limits), "Protocol error: unauthenticated bulk length");
+    }
+
+    #[test]
+    fn an_inline_request_is_encoded_as_an_array() {
+        let line = b"set k \"\\x00 v\"\r\nrest";
+        let Ok(Parsed::Request(request)) = RequestParser::default().parse(line, &Limits::DEFAULT) else {
+            panic!("a whole line is a request");
+        };
+        assert_eq!(request.consumed, line.len() - 4);
+        assert_eq!(request.encoded(line), b"*3\r\n$3\r\nset\r\n$1\r\nk\r\n$3\r\n\0 v\r\n");
+        assert_eq!(parsed(request.encoded(line)), r#"["set", "k", "\\x00 v"] +0"#);
+    }
+
+    /// A million arguments, one byte more at each call: only linear time finishes.
+    #[test]
+    fn a_fragmented_giant_costs_linear_time() {
+        let giant: Vec<u8> = b"*100000\r\n".iter().copied().chain(b"$1\r\nx\r\n".repeat(100_000)).collect();
+        let mut parser = RequestParser::default();
+        for end in 0..giant.len() {
+            assert_eq!(parser.parse(&giant[..end], &Limits::DEFAULT), Ok(Parsed::Incomplete));
+        }
+        let Ok(Parsed::Request(request)) = parser.parse(&giant, &Limits::DEFAULT) else {
+            panic!("it is whole")
+        };
+        assert_eq!((request.args(&giant).len(), request.consumed), (100_000, giant.len()));
+    }
+}
