@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 use crate::number;
 
 /// Where one argument lies: byte offsets from the first byte of its request. A request is shorter than 4 GiB.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Span {
     start: u32,
     end: u32,

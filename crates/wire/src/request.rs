@@ -55,22 +55,23 @@ impl Default for Limits {
 }
 
 /// What the bytes so far amount to.
-#[derive(Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parsed {
     /// Not a whole request yet: call again with more bytes.
     Incomplete,
     /// So many bytes that ask for nothing (an empty line, `*0`, `*-1`): consume them and go on, no reply.
     Blank(usize),
-    /// A request of one argument or more.
-    Request(Request),
+    /// So many bytes that are a request of one argument or more, now in the caller's [`Request`].
+    Request(usize),
 }
 
-/// One whole request.
-#[derive(Debug, PartialEq)]
+/// Where a request's arguments lie. The caller keeps as many as it parses before it executes, and uses them again: to hand
+/// one over by value would cost more than to parse it.
+#[derive(Debug, Default)]
 pub struct Request {
-    /// Bytes it took.
-    pub consumed: usize,
     spans: Spans,
+    /// Bytes it took.
+    consumed: usize,
     /// An inline command's canonical form, which the spans are for: unquoting changes bytes.
     inline: Option<Box<[u8]>>,
 }
@@ -80,6 +81,16 @@ impl Request {
     #[inline]
     pub fn args<'a>(&'a self, buf: &'a [u8]) -> Args<'a> {
         Args::new(self.inline.as_deref().unwrap_or(buf), &self.spans)
+    }
+
+    /// Forgets the request, and the memory a large one took.
+    #[inline]
+    fn clear(&mut self) {
+        self.inline = None;
+        if self.spans.spilled() {
+            self.spans = Spans::new();
+        }
+        self.spans.clear();
     }
 
     /// Its bytes as an array of bulk strings, which parse to the same arguments again. `buf` is what was given to
@@ -132,6 +143,49 @@ impl fmt::Display for ProtocolError {
 
 impl std::error::Error for ProtocolError {}
 
+/// Bytes of the shortest bulk string, `$0\r\n\r\n`.
+const SHORTEST_BULK: usize = 6;
+
+/// Arguments of the usual request, at most: as many spans need no allocation.
+const FEW: usize = 6;
+
+/// The usual request (few arguments, short lines, all of it there) in one pass and without state. `None` says nothing about
+/// `buf` but that it wants the general way.
+#[inline]
+fn few_arguments(buf: &[u8], limits: &Limits, request: &mut Request) -> Option<usize> {
+    let (count, mut at) = short_line(buf, 0, b'*')?;
+    if count == 0 || count > FEW.min(limits.max_args) {
+        return None;
+    }
+    request.clear();
+    for _ in 0..count {
+        let (len, start) = short_line(buf, at, b'$')?;
+        at = start + len + 2;
+        if at > buf.len() || len > limits.max_bulk {
+            return None;
+        }
+        request.spans.push(Span::new(start, len));
+    }
+    request.consumed = at;
+    Some(at)
+}
+
+/// The number of one to four digits in the line at `at`, and where the next line would begin (which may be behind the end
+/// of `buf`). `None` if the line is anything else, or among the last bytes.
+#[inline(always)]
+fn short_line(buf: &[u8], at: usize, type_byte: u8) -> Option<(usize, usize)> {
+    let [first, line @ ..] = buf.get(at..)?.first_chunk::<SHORTEST_BULK>()?;
+    let [a, b, c, d] = [line[0], line[1], line[2], line[3]].map(|byte| usize::from(byte.wrapping_sub(b'0')));
+    let (number, digits) = match line {
+        [_, b'\r', ..] if a <= 9 => (a, 1),
+        [_, _, b'\r', ..] if a.wrapping_sub(1) < 9 && b <= 9 => (a * 10 + b, 2),
+        [_, _, _, b'\r', ..] if a.wrapping_sub(1) < 9 && b.max(c) <= 9 => (a * 100 + b * 10 + c, 3),
+        [.., b'\r'] if a.wrapping_sub(1) < 9 && b.max(c).max(d) <= 9 => (a * 1000 + b * 100 + c * 10 + d, 4),
+        _ => return None,
+    };
+    (*first == type_byte).then_some((number, at + digits + 3))
+}
+
 /// The parser of one connection: what it knows of the request it is in the middle of.
 #[derive(Debug, Default)]
 pub struct RequestParser {
@@ -146,18 +200,31 @@ pub struct RequestParser {
 }
 
 impl RequestParser {
-    /// Takes the request whose first byte is `buf[0]`. After [`Parsed::Incomplete`], `buf` must begin with the same bytes
-    /// again; after anything else, behind what was consumed. After an error the parser is of no more use.
+    /// Takes the request whose first byte is `buf[0]` into `request`. After [`Parsed::Incomplete`], `buf` must begin with the
+    /// same bytes again; after anything else, behind what was consumed. Only after [`Parsed::Request`] does `request` hold
+    /// one. After an error the parser is of no more use.
     #[inline]
-    pub fn parse(&mut self, buf: &[u8], limits: &Limits) -> Result<Parsed, ProtocolError> {
+    pub fn parse(
+        &mut self,
+        buf: &[u8],
+        limits: &Limits,
+        request: &mut Request,
+    ) -> Result<Parsed, ProtocolError> {
+        if self.missing == 0
+            && let Some(consumed) = few_arguments(buf, limits, request)
+        {
+            self.searched = 0;
+            return Ok(Parsed::Request(consumed));
+        }
+        request.clear();
         match buf.first() {
             None => Ok(Parsed::Incomplete),
-            Some(b'*') => self.array(buf, limits),
-            Some(_) => self.inline(buf, limits),
+            Some(b'*') => self.array(buf, limits, request),
+            Some(_) => self.inline(buf, limits, request),
         }
     }
 
-    fn array(&mut self, buf: &[u8], limits: &Limits) -> Result<Parsed, ProtocolError> {
+    fn array(&mut self, buf: &[u8], limits: &Limits, request: &mut Request) -> Result<Parsed, ProtocolError> {
         if self.missing == 0 {
             let Some((count, next)) = self.length(buf, 0, limits, ProtocolError::LongMultibulkLine)? else {
                 return Ok(Parsed::Incomplete);
@@ -166,21 +233,20 @@ impl RequestParser {
                 return Ok(Parsed::Blank(next));
             }
         }
-        let mut at = self.at;
+        self.spans.reserve(self.missing.min((buf.len() - self.at) / SHORTEST_BULK));
         while self.missing > 0 {
-            let Some((start, len)) = self.bulk_header(buf, at, limits)? else { break };
-            if buf.len() - start < len + 2 {
-                break;
+            let Some((start, len)) = self.bulk_header(buf, self.at, limits)? else {
+                return Ok(Parsed::Incomplete);
+            };
+            if buf.len() < start + len + 2 {
+                return Ok(Parsed::Incomplete);
             }
             self.spans.push(Span::new(start, len));
             self.missing -= 1;
-            at = start + len + 2;
+            self.at = start + len + 2;
         }
-        if self.missing > 0 {
-            self.at = at;
-            return Ok(Parsed::Incomplete);
-        }
-        Ok(Parsed::Request(Request { consumed: at, spans: std::mem::take(&mut self.spans), inline: None }))
+        *request = Request { spans: std::mem::take(&mut self.spans), consumed: self.at, inline: None };
+        Ok(Parsed::Request(self.at))
     }
 
     /// Takes the array's length; whether there is nothing to come.
@@ -208,6 +274,12 @@ impl RequestParser {
         at: usize,
         limits: &Limits,
     ) -> Result<Option<(usize, usize)>, ProtocolError> {
+        if let Some((len, start)) = short_line(buf, at, b'$')
+            && len <= limits.max_bulk
+        {
+            self.searched = 0;
+            return Ok(Some((start, len)));
+        }
         let Some((len, start)) = self.length(buf, at, limits, ProtocolError::LongBulkLine)? else {
             return Ok(None);
         };
@@ -250,7 +322,12 @@ impl RequestParser {
         Ok(Some((line.get(1..end).and_then(number::parse_i64), at + end + 2)))
     }
 
-    fn inline(&mut self, buf: &[u8], limits: &Limits) -> Result<Parsed, ProtocolError> {
+    fn inline(
+        &mut self,
+        buf: &[u8],
+        limits: &Limits,
+        request: &mut Request,
+    ) -> Result<Parsed, ProtocolError> {
         let window = &buf[..buf.len().min(limits.max_inline + 1)];
         let Some(end) = window.iter().skip(self.searched).position(|&byte| byte == b'\n') else {
             self.searched = window.len();
@@ -269,7 +346,8 @@ impl RequestParser {
             return Ok(Parsed::Blank(end + 1));
         }
         let (encoded, spans) = args.into_iter().collect::<OwnedArgs>().into_parts();
-        Ok(Parsed::Request(Request { consumed: end + 1, spans, inline: Some(encoded.into_boxed_slice()) }))
+        *request = Request { spans, consumed: end + 1, inline: Some(encoded.into_boxed_slice()) };
+        Ok(Parsed::Request(end + 1))
     }
 }
 
@@ -279,14 +357,14 @@ mod tests {
 
     /// What the bytes amount to, shown at once: each request's arguments, then the error or what is left over.
     fn parse_all(bytes: &[u8], limits: &Limits) -> String {
-        let mut parser = RequestParser::default();
+        let (mut parser, mut request) = (RequestParser::default(), Request::default());
         let mut at = 0;
         let mut seen = String::new();
         loop {
-            match parser.parse(&bytes[at..], limits) {
-                Ok(Parsed::Request(request)) => {
+            match parser.parse(&bytes[at..], limits, &mut request) {
+                Ok(Parsed::Request(used)) => {
                     seen.push_str(&format!("{:?} ", request.args(&bytes[at..])));
-                    at += request.consumed;
+                    at += used;
                 }
                 Ok(Parsed::Blank(used)) => at += used,
                 Ok(Parsed::Incomplete) => return format!("{seen}+{}", bytes.len() - at),
@@ -364,10 +442,9 @@ mod tests {
     #[test]
     fn an_inline_request_is_encoded_as_an_array() {
         let line = b"set k \"\\x00 v\"\r\nrest";
-        let Ok(Parsed::Request(request)) = RequestParser::default().parse(line, &Limits::DEFAULT) else {
-            panic!("a whole line is a request");
-        };
-        assert_eq!(request.consumed, line.len() - 4);
+        let mut request = Request::default();
+        let parsed_line = RequestParser::default().parse(line, &Limits::DEFAULT, &mut request);
+        assert_eq!(parsed_line, Ok(Parsed::Request(line.len() - 4)));
         assert_eq!(request.encoded(line), b"*3\r\n$3\r\nset\r\n$1\r\nk\r\n$3\r\n\0 v\r\n");
         assert_eq!(parsed(request.encoded(line)), r#"["set", "k", "\\x00 v"] +0"#);
     }
@@ -376,13 +453,24 @@ mod tests {
     #[test]
     fn a_fragmented_giant_costs_linear_time() {
         let giant: Vec<u8> = b"*100000\r\n".iter().copied().chain(b"$1\r\nx\r\n".repeat(100_000)).collect();
-        let mut parser = RequestParser::default();
+        let (mut parser, mut request) = (RequestParser::default(), Request::default());
         for end in 0..giant.len() {
-            assert_eq!(parser.parse(&giant[..end], &Limits::DEFAULT), Ok(Parsed::Incomplete));
+            assert_eq!(parser.parse(&giant[..end], &Limits::DEFAULT, &mut request), Ok(Parsed::Incomplete));
         }
-        let Ok(Parsed::Request(request)) = parser.parse(&giant, &Limits::DEFAULT) else {
-            panic!("it is whole")
-        };
-        assert_eq!((request.args(&giant).len(), request.consumed), (100_000, giant.len()));
+        assert_eq!(parser.parse(&giant, &Limits::DEFAULT, &mut request), Ok(Parsed::Request(giant.len())));
+        assert_eq!(request.args(&giant).len(), 100_000);
+    }
+
+    #[test]
+    fn a_request_used_again_keeps_nothing_of_the_last_one() {
+        let (mut parser, mut request) = (RequestParser::default(), Request::default());
+        let many = b"*9\r\n".iter().copied().chain(b"$1\r\nx\r\n".repeat(9)).collect::<Vec<_>>();
+        for (bytes, count) in [(&many[..], 9), (b"SET 'k' v\r\n", 3), (b"*1\r\n$4\r\nPING\r\n", 1)] {
+            assert_eq!(parser.parse(bytes, &Limits::DEFAULT, &mut request), Ok(Parsed::Request(bytes.len())));
+            assert_eq!(request.args(bytes).len(), count);
+        }
+        assert!(!request.spans.spilled(), "the memory of nine arguments is given back");
+        assert_eq!(parser.parse(b"*1\r\n$4\r\nPI", &Limits::DEFAULT, &mut request), Ok(Parsed::Incomplete));
+        assert!(request.args(b"").is_empty());
     }
 }

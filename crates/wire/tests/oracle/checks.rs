@@ -4,10 +4,10 @@ use redis_protocol::resp2::decode::decode;
 use redis_protocol::resp2::types::OwnedFrame;
 use slotcast_wire::args::OwnedArgs;
 use slotcast_wire::frame::{Frame, FrameDecoder};
-use slotcast_wire::request::{Limits, Parsed, ProtocolError, RequestParser};
+use slotcast_wire::request::{Limits, Parsed, ProtocolError, Request, RequestParser};
 
 /// Small, so that random bytes come upon them.
-pub const LIMITS: Limits = Limits { max_bulk: 300, max_args: 40, max_inline: 60, authenticated: true };
+pub const LIMITS: Limits = Limits { max_bulk: 1500, max_args: 40, max_inline: 60, authenticated: true };
 
 /// Bytes beyond which redis-protocol, which recurses, isn't asked about nested arrays.
 const ORACLE_BYTES: usize = 4096;
@@ -22,7 +22,7 @@ pub struct Outcome {
 
 /// Parses as a connection does, the bytes coming in pieces of the lengths `cuts` names, again and again.
 pub fn parse(bytes: &[u8], limits: &Limits, cuts: &[usize]) -> Outcome {
-    let mut parser = RequestParser::default();
+    let (mut parser, mut request) = (RequestParser::default(), Request::default());
     let mut outcome = Outcome { requests: Vec::new(), consumed: 0, error: None };
     let mut cuts = cuts.iter().cycle();
     let mut received = 0;
@@ -30,12 +30,12 @@ pub fn parse(bytes: &[u8], limits: &Limits, cuts: &[usize]) -> Outcome {
         received = (received + cuts.next().map_or(bytes.len(), |cut| cut + 1)).min(bytes.len());
         loop {
             let buf = &bytes[outcome.consumed..received];
-            match parser.parse(buf, limits) {
+            match parser.parse(buf, limits, &mut request) {
                 Ok(Parsed::Incomplete) => break,
                 Ok(Parsed::Blank(used)) => outcome.consumed += used,
-                Ok(Parsed::Request(request)) => {
+                Ok(Parsed::Request(used)) => {
                     outcome.requests.push(request.args(buf).into());
-                    outcome.consumed += request.consumed;
+                    outcome.consumed += used;
                     assert_eq!(
                         parse_whole(request.encoded(buf)),
                         vec![request.args(buf).into()],
@@ -54,15 +54,15 @@ pub fn parse(bytes: &[u8], limits: &Limits, cuts: &[usize]) -> Outcome {
 
 /// The requests in `bytes`, which must be nothing else.
 fn parse_whole(bytes: &[u8]) -> Vec<OwnedArgs> {
-    let mut parser = RequestParser::default();
+    let (mut parser, mut request) = (RequestParser::default(), Request::default());
     let mut requests = Vec::new();
     let mut at = 0;
     while at < bytes.len() {
-        let Ok(Parsed::Request(request)) = parser.parse(&bytes[at..], &Limits::TRUSTED) else {
+        let Ok(Parsed::Request(used)) = parser.parse(&bytes[at..], &Limits::TRUSTED, &mut request) else {
             panic!("no request at {at} of {}", bytes.escape_ascii());
         };
         requests.push(request.args(&bytes[at..]).into());
-        at += request.consumed;
+        at += used;
     }
     requests
 }
@@ -82,9 +82,9 @@ fn same_as_redis_protocol(bytes: &[u8]) {
         return;
     }
     let theirs = decode(bytes).ok().flatten().and_then(|(frame, used)| Some((argv(frame)?, used)));
-    let mut parser = RequestParser::default();
-    let ours = match parser.parse(bytes, &Limits::DEFAULT) {
-        Ok(Parsed::Request(request)) => Some((OwnedArgs::from(request.args(bytes)), request.consumed)),
+    let mut request = Request::default();
+    let ours = match RequestParser::default().parse(bytes, &Limits::DEFAULT, &mut request) {
+        Ok(Parsed::Request(used)) => Some((OwnedArgs::from(request.args(bytes)), used)),
         _ => None,
     };
     let canonical = |(args, used): &(OwnedArgs, usize)| args.encoded() == &bytes[..*used];
