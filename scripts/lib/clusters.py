@@ -1,4 +1,4 @@
-"""Clusters the client tests run against: three slotcast nodes, or (to check the tests themselves) a real Redis Cluster.
+"""Clusters for tests and measurements: three slotcast nodes, or (to check the tests themselves) a real Redis Cluster.
 
 Both offer the same verbs, node numbers count from 1:
 start, kill (SIGKILL), terminate (SIGTERM), pause (SIGSTOP), resume, restart, stop. Only processes started here are touched.
