@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use slotcast_wire::args::Args;
+
 use crate::keyspace::locked::WrongType;
 
 /// An error answer, without the leading `-`.
@@ -23,6 +25,15 @@ impl CommandError {
         Self(Cow::Borrowed("WRONGTYPE Operation against a key holding the wrong kind of value"));
     /// The key has to exist.
     pub const NO_SUCH_KEY: Self = Self(Cow::Borrowed("ERR no such key"));
+    /// A counter left the range of 64 bits.
+    pub const OVERFLOW: Self = Self(Cow::Borrowed("ERR increment or decrement would overflow"));
+    /// A sum of floating point numbers is none.
+    pub const NOT_FINITE: Self = Self(Cow::Borrowed("ERR increment would produce NaN or Infinity"));
+    /// A string would grow beyond [`crate::command::argument::MAX_STRING`].
+    pub const STRING_TOO_LONG: Self =
+        Self(Cow::Borrowed("ERR string exceeds maximum allowed size (proto-max-bulk-len)"));
+    /// A number is outside what the command takes.
+    pub const OUT_OF_RANGE: Self = Self(Cow::Borrowed("ERR value is out of range"));
     /// Memory is short and the policy lets nothing go.
     pub const OUT_OF_MEMORY: Self =
         Self(Cow::Borrowed("OOM command not allowed when used memory > 'maxmemory'."));
@@ -37,10 +48,34 @@ impl CommandError {
         Self(format!("ERR wrong number of arguments for '{}' command", name.to_lowercase()).into())
     }
 
+    /// What a request gets whose command nobody knows.
+    pub fn unknown_command(args: Args<'_>) -> Self {
+        let mut shown = String::new();
+        for arg in args.from(1) {
+            let Some(room) = MAX_SHOWN.checked_sub(shown.len()).filter(|room| *room > 0) else { break };
+            shown.push_str(&format!("'{}' ", text_of(arg, room)));
+        }
+        let name = text_of(args.name(), MAX_SHOWN);
+        Self(format!("ERR unknown command '{name}', with args beginning with: {shown}").into())
+    }
+
+    /// What a container's request gets whose second word nobody knows.
+    pub fn unknown_subcommand(container: &str, word: &[u8]) -> Self {
+        let (word, container) = (text_of(word, MAX_SHOWN), container.to_uppercase());
+        Self(format!("ERR unknown subcommand '{word}'. Try {container} HELP.").into())
+    }
+
     /// `ERR invalid expire time in 'name' command`.
     pub fn expire_time(name: &str) -> Self {
         Self(format!("ERR invalid expire time in '{}' command", name.to_lowercase()).into())
     }
+}
+
+/// Bytes of a request that an error shows.
+const MAX_SHOWN: usize = 128;
+
+fn text_of(bytes: &[u8], most: usize) -> Cow<'_, str> {
+    String::from_utf8_lossy(&bytes[..bytes.len().min(most)])
 }
 
 impl From<WrongType> for CommandError {

@@ -8,11 +8,22 @@
 //! A command's function is deterministic: its time and randomness come from `Locked`. It doesn't know of sessions,
 //! connections, shards, the log or tracking.
 
+pub mod argument;
 pub mod error;
+pub mod execute;
+pub mod expire;
+pub mod glob;
 pub mod hash;
+pub mod hash_all;
 pub mod keys;
+pub mod lookup;
+pub mod needs;
+pub mod object;
+pub mod reply_limit;
 pub mod scan;
+pub mod scan_options;
 pub mod spec;
 pub mod string;
+pub mod string_number;
 pub mod string_set;
 pub mod table;

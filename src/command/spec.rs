@@ -8,7 +8,7 @@ use slotcast_wire::number::parse_i64;
 use slotcast_wire::reply::Reply;
 use smallvec::SmallVec;
 
-use crate::command::error::Outcome;
+use crate::command::error::{CommandError, Outcome};
 use crate::keyspace::locked::Locked;
 
 /// A command that only looks.
@@ -25,6 +25,8 @@ pub enum Run {
     Write(WriteFn),
     /// The session (see `session::table`): the command is about the connection, the node or the cluster.
     Session,
+    /// Nobody: the command is a name for its subcommands (see [`Command::resolve`]).
+    Container,
 }
 
 /// Command flags, as COMMAND shows them.
@@ -121,8 +123,21 @@ pub struct Command {
     pub tips: &'static [&'static str],
     /// Subcommands of a container.
     pub subcommands: &'static [Command],
+    /// Since when one should use another command, and which.
+    pub deprecated: Option<Deprecated>,
+    /// ACL categories that follow neither from the flags nor from the group.
+    pub categories: &'static [&'static str],
     /// Who executes it.
     pub run: Run,
+}
+
+/// Why a command is still there.
+#[derive(Clone, Copy, Debug)]
+pub struct Deprecated {
+    /// The Redis version that deprecated it.
+    pub since: &'static str,
+    /// What to use instead.
+    pub instead: &'static str,
 }
 
 /// The arguments that are keys.
@@ -148,8 +163,14 @@ impl Command {
         Self::new(name, arity, Flags::NONE, Run::Session)
     }
 
+    /// A row for a command that is nothing without its subcommands.
+    pub const fn container(name: &'static str, subcommands: &'static [Command]) -> Self {
+        Self::new(name, -2, Flags::NONE, Run::Container).subcommands(subcommands)
+    }
+
     const fn new(name: &'static str, arity: i32, flags: Flags, run: Run) -> Self {
         let (keys, tips, subcommands): (&[KeySpec], &[&str], &[Command]) = (&[], &[], &[]);
+        let (deprecated, categories): (_, &[&str]) = (None, &[]);
         Self {
             name,
             arity,
@@ -161,6 +182,8 @@ impl Command {
             complexity: "",
             tips,
             subcommands,
+            deprecated,
+            categories,
             run,
         }
     }
@@ -168,6 +191,12 @@ impl Command {
     /// Adds flags.
     pub const fn flags(mut self, flags: Flags) -> Self {
         self.flags = self.flags.or(flags);
+        self
+    }
+
+    /// Takes flags away.
+    pub const fn without(mut self, flags: Flags) -> Self {
+        self.flags = Flags(self.flags.0 & !flags.0);
         self
     }
 
@@ -195,7 +224,19 @@ impl Command {
         self
     }
 
-    /// Makes it a container.
+    /// Marks it as deprecated.
+    pub const fn deprecated(mut self, since: &'static str, instead: &'static str) -> Self {
+        self.deprecated = Some(Deprecated { since, instead });
+        self
+    }
+
+    /// Adds ACL categories that follow neither from the flags nor from the group.
+    pub const fn categories(mut self, categories: &'static [&'static str]) -> Self {
+        self.categories = categories;
+        self
+    }
+
+    /// Gives it subcommands.
     pub const fn subcommands(mut self, subcommands: &'static [Command]) -> Self {
         self.subcommands = subcommands;
         self
@@ -205,6 +246,43 @@ impl Command {
     pub fn accepts(&self, count: usize) -> bool {
         let arity = self.arity.unsigned_abs() as usize;
         if self.arity < 0 { count >= arity } else { count == arity }
+    }
+
+    /// The row that a request means: this one, or the subcommand it names. An error if there is no such subcommand or
+    /// the number of arguments doesn't fit.
+    pub fn resolve(&'static self, args: Args<'_>) -> Result<&'static Command, CommandError> {
+        if self.subcommands.is_empty() || args.len() < 2 {
+            return if self.accepts(args.len()) { Ok(self) } else { Err(CommandError::arity(self.name)) };
+        }
+        let word = args.at(1);
+        match self.subcommands.iter().find(|row| word.eq_ignore_ascii_case(row.name.as_bytes())) {
+            Some(row) if row.accepts(args.len()) => Ok(row),
+            Some(row) => Err(CommandError::arity(&format!("{}|{}", self.name, row.name))),
+            None => Err(CommandError::unknown_subcommand(self.name, word)),
+        }
+    }
+
+    /// ACL categories, as COMMAND INFO shows them (`@read`, `@fast`, …).
+    pub fn acl_categories(&self) -> Vec<&'static str> {
+        let by_flag = [(Flags::WRITE, "@write"), (Flags::READONLY, "@read"), (Flags::ADMIN, "@admin")];
+        let by_flag = by_flag.into_iter().chain([
+            (Flags::ADMIN, "@dangerous"),
+            (Flags::PUBSUB, "@pubsub"),
+            (Flags::BLOCKING, "@blocking"),
+        ]);
+        let mut categories: Vec<_> =
+            by_flag.filter(|(flag, _)| self.flags.has(*flag)).map(|(_, category)| category).collect();
+        categories.push(if self.flags.has(Flags::FAST) { "@fast" } else { "@slow" });
+        categories.extend(match self.group {
+            "generic" => Some("@keyspace"),
+            "string" => Some("@string"),
+            "hash" => Some("@hash"),
+            "connection" => Some("@connection"),
+            "transactions" => Some("@transaction"),
+            _ => None,
+        });
+        categories.extend_from_slice(self.categories);
+        categories
     }
 
     /// Whether it may change keys.

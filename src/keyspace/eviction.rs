@@ -69,12 +69,6 @@ fn sample<S>(
     None
 }
 
-/// A random key that is live at `now` (RANDOMKEY).
-pub fn random_key(keyspace: &Keyspace, now: Millis, random: &mut dyn FnMut() -> u64) -> Option<Box<[u8]>> {
-    let live = |record: &Record| record.expires_at().is_none_or(|deadline| deadline > now).then_some(());
-    sample(keyspace, random, live).map(|(_, key)| key)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,16 +106,5 @@ mod tests {
         assert_eq!(choose(Policy::NoEviction), None);
         assert_eq!(choose(Policy::AllkeysLru).as_deref(), Some(&b"old"[..]));
         assert_eq!(choose(Policy::VolatileTtl).as_deref(), Some(&b"soon"[..]));
-    }
-
-    #[test]
-    fn a_random_key_is_live() {
-        let keyspace = filled();
-        let mut random = counting();
-        for _ in 0..50 {
-            let key = random_key(&keyspace, 30_000, &mut random).unwrap();
-            assert!(*key == *b"old" || *key == *b"new");
-        }
-        assert_eq!(random_key(&Keyspace::new(), 0, &mut random), None);
     }
 }

@@ -7,7 +7,7 @@
 //! Locks are taken in ascending order of slots, all at once, so requests cannot deadlock. The methods don't check
 //! that a key lies in a held slot where one slot is held (the router did); with several, a foreign key is absent.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use parking_lot::MutexGuard;
 use slotcast_wire::slot::{SLOTS, slot_of};
@@ -20,6 +20,7 @@ use crate::keyspace::record::Record;
 use crate::keyspace::slot::{Slot, Stamp};
 use crate::keyspace::totals::Usage;
 use crate::keyspace::value::{Value, ValueRef};
+use crate::keyspace::walk::Territory;
 use crate::time::Millis;
 
 /// The key holds another type than the command is for.
@@ -40,7 +41,7 @@ pub enum Deadline {
 /// Which slots to lock.
 #[derive(Clone, Debug)]
 pub enum Needs {
-    /// None: the command locks slots one after another as it walks (SCAN, DBSIZE).
+    /// None: the command locks slots one after another as it walks (SCAN, DBSIZE), or looks at no key.
     Nothing,
     /// One slot.
     Slot(u16),
@@ -61,7 +62,8 @@ pub struct Locked<'k> {
     keyspace: &'k Keyspace,
     held: Held<'k>,
     now: Millis,
-    seed: u64,
+    seed: Cell<u64>,
+    territory: Option<&'k dyn Territory>,
     effects: Option<Vec<Effect>>,
     lapsed: RefCell<Vec<Box<[u8]>>>,
 }
@@ -83,7 +85,25 @@ impl<'k> Locked<'k> {
                 Held::Many((0..SLOTS as u16).map(|slot| (slot, keyspace.lock(slot))).collect())
             }
         };
-        Self { keyspace, held, now, seed, effects: observed.then(Vec::new), lapsed: RefCell::default() }
+        Self {
+            keyspace,
+            held,
+            now,
+            seed: Cell::new(seed),
+            territory: None,
+            effects: observed.then(Vec::new),
+            lapsed: RefCell::default(),
+        }
+    }
+
+    /// Makes walks visit `territory` instead of the keyspace. For reads that hold no slot ([`Needs::Nothing`]).
+    pub fn over(self, territory: &'k dyn Territory) -> Self {
+        Self { territory: Some(territory), ..self }
+    }
+
+    /// What walks visit instead of the keyspace.
+    pub fn territory(&self) -> Option<&'k dyn Territory> {
+        self.territory
     }
 
     /// The moment at which this executes, by the log's clock.
@@ -92,9 +112,9 @@ impl<'k> Locked<'k> {
     }
 
     /// The next number of this request's seeded random sequence (splitmix64): equal on every replica.
-    pub fn random(&mut self) -> u64 {
-        self.seed = self.seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.seed;
+    pub fn random(&self) -> u64 {
+        self.seed.set(self.seed.get().wrapping_add(0x9e37_79b9_7f4a_7c15));
+        let mut z = self.seed.get();
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
@@ -158,18 +178,12 @@ impl<'k> Locked<'k> {
         self.slot(key).map_or(Stamp::Absent(0), |slot| slot.stamp(self.peek(key)))
     }
 
-    /// Walks one slot's live records; locks it for that time unless it is held.
-    pub fn walk<R>(&self, slot: u16, f: impl FnOnce(&mut dyn Iterator<Item = &Record>) -> R) -> R {
-        let now = self.now;
-        let live = |record: &&Record| record.expires_at().is_none_or(|deadline| deadline > now);
-        match self.held_slot(slot) {
-            Some(held) => f(&mut held.iter().filter(live)),
-            None => f(&mut self.keyspace.lock(slot).iter().filter(live)),
-        }
-    }
-
-    /// Sets a key to a string.
+    /// Sets a key to a string. A deadline that has passed removes the key.
     pub fn put_bytes(&mut self, key: &[u8], value: &[u8], deadline: Deadline) {
+        if matches!(deadline, Deadline::At(at) if at <= self.now) {
+            self.remove(key);
+            return;
+        }
         let (hash, now) = (self.keyspace.hash(key), self.now);
         let Some((slot_number, slot)) = self.slot_mut(key) else { return };
         let version = slot.next_version();
@@ -313,8 +327,20 @@ impl<'k> Locked<'k> {
         true
     }
 
-    /// Puts a record (from RENAME, COPY or a snapshot) under its own key.
-    pub fn put_record(&mut self, record: Record) {
+    /// Moves what a key holds to another, deadline included; whether there was anything.
+    pub fn rename(&mut self, from: &[u8], to: &[u8]) -> bool {
+        let taken = self.take(from, Change::Removed).map(|record| record.under(to));
+        taken.map(|record| self.put_record(record)).is_some()
+    }
+
+    /// Copies what a key holds to another, deadline included; whether there was anything.
+    pub fn copy(&mut self, from: &[u8], to: &[u8]) -> bool {
+        let copied = self.find(from).map(|record| record.copy_under(to));
+        copied.map(|record| self.put_record(record)).is_some()
+    }
+
+    /// Puts a record under its own key.
+    fn put_record(&mut self, record: Record) {
         let key: SmallVec<[u8; 64]> = record.key().into();
         let Some((_, slot)) = self.slot_mut(&key) else { return };
         let version = slot.next_version();
@@ -435,7 +461,7 @@ impl<'k> Locked<'k> {
         }
     }
 
-    fn held_slot(&self, slot: u16) -> Option<&Slot> {
+    pub(super) fn held_slot(&self, slot: u16) -> Option<&Slot> {
         match &self.held {
             Held::Nothing => None,
             Held::One(number, held) => (*number == slot).then_some(&**held),

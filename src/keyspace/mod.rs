@@ -19,6 +19,7 @@ pub mod slot;
 pub mod snapshot;
 pub mod totals;
 pub mod value;
+pub mod walk;
 
 use std::hash::BuildHasher;
 

@@ -86,6 +86,22 @@ impl Record {
         changed
     }
 
+    /// The same content and deadline under another key (RENAME).
+    pub fn under(mut self, key: &[u8]) -> Self {
+        let deadline = self.expires_at();
+        if self.is_boxed() { Self::boxed(key, self.take_value(), deadline) } else { self.copy_under(key) }
+    }
+
+    /// A copy of content and deadline under another key (COPY).
+    pub fn copy_under(&self, key: &[u8]) -> Self {
+        let deadline = self.expires_at();
+        match self.boxed_ptr() {
+            // SAFETY: as in `value`.
+            Some(value) => Self::boxed(key, Box::new(unsafe { (*value).clone() }), deadline),
+            None => Self::inline(key, self.inline_bytes(), deadline),
+        }
+    }
+
     /// The key.
     pub fn key(&self) -> &[u8] {
         // SAFETY: `key_len` bytes at `key_ptr` were written on creation and live as long as `self`.
@@ -228,7 +244,7 @@ impl Record {
         }
     }
 
-    /// The value's pointer; null after `take_value`, which only `with_deadline` calls, right before the drop.
+    /// The value's pointer; null after `take_value`, whose callers drop the record right away.
     fn boxed_ptr(&self) -> Option<*mut Value> {
         // SAFETY: with BOXED set a pointer was written at `body()`.
         self.is_boxed()

@@ -45,7 +45,7 @@ impl Value {
     pub fn is_spent(&self) -> bool {
         match self {
             Value::Bytes(_) => false,
-            Value::Hash(hash) => hash.len() == 0,
+            Value::Hash(hash) => hash.is_empty(),
         }
     }
 }
