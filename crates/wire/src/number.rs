@@ -28,7 +28,19 @@ pub(crate) fn write_header(out: &mut Vec<u8>, type_byte: u8, n: usize) {
         let [tens, ones] = PAIRS[n];
         out.extend_from_slice(&[type_byte, tens, ones, b'\r', b'\n']);
     } else {
-        write_line(out, type_byte, false, n as u64);
+        write_longer_header(out, type_byte, n);
+    }
+}
+
+fn write_longer_header(out: &mut Vec<u8>, type_byte: u8, n: usize) {
+    if n >= 10_000 {
+        return write_line(out, type_byte, false, n as u64);
+    }
+    let ([thousands, hundreds], [tens, ones]) = (PAIRS[n / 100], PAIRS[n % 100]);
+    if n < 1000 {
+        out.extend_from_slice(&[type_byte, hundreds, tens, ones, b'\r', b'\n']);
+    } else {
+        out.extend_from_slice(&[type_byte, thousands, hundreds, tens, ones, b'\r', b'\n']);
     }
 }
 

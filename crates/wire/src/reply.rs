@@ -58,8 +58,7 @@ impl<'a> Reply<'a> {
     #[inline]
     pub fn integer(&mut self, n: i64) {
         match n {
-            0 => self.out.extend_from_slice(b":0\r\n"),
-            1 => self.out.extend_from_slice(b":1\r\n"),
+            0..10_000 => number::write_header(self.out, b':', n as usize),
             n => number::write_line(self.out, b':', n < 0, n.unsigned_abs()),
         }
     }
@@ -285,7 +284,7 @@ mod tests {
 
     #[test]
     fn integers_of_every_width() {
-        for n in [0, 1, 2, -1, 9, 10, 99, 100, 12345, i64::MAX, i64::MIN] {
+        for n in [0, 1, 9, 10, 99, 100, 999, 1000, 9999, 10_000, 12345, -1, -10, i64::MAX, i64::MIN] {
             let expected = format!(r":{n}\r\n");
             assert_writes(|reply| reply.integer(n), &expected, &expected);
             let expected = format!(r"${}\r\n{n}\r\n", n.to_string().len());
