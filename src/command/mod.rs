@@ -12,7 +12,6 @@ pub mod argument;
 pub mod error;
 pub mod execute;
 pub mod expire;
-pub mod glob;
 pub mod hash;
 pub mod hash_all;
 pub mod keys;

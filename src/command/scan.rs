@@ -10,9 +10,9 @@ use slotcast_wire::slot::SLOTS;
 
 use crate::command::argument::is_word;
 use crate::command::error::{CommandError, Outcome};
-use crate::command::glob::matches;
 use crate::command::scan_options::{ScanOptions, cursor};
 use crate::command::spec::{Command, Flags};
+use crate::glob::matches;
 use crate::keyspace::locked::Locked;
 use crate::keyspace::record::Record;
 

@@ -4,7 +4,7 @@ use slotcast_wire::args::Args;
 
 use crate::command::argument::{integer, is_word};
 use crate::command::error::CommandError;
-use crate::command::glob::matches;
+use crate::glob::matches;
 
 /// Elements a call looks at without COUNT.
 const DEFAULT_COUNT: usize = 10;

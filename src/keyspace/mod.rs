@@ -9,6 +9,7 @@
 //!
 //! Deliberately absent: clocks (the caller brings the time), commands, shards and Raft, tracking, sockets.
 
+pub mod edit;
 pub mod effect;
 pub mod eviction;
 pub mod expiry;
@@ -17,6 +18,7 @@ pub mod locked;
 pub mod record;
 pub mod slot;
 pub mod snapshot;
+pub mod territory;
 pub mod totals;
 pub mod value;
 pub mod walk;

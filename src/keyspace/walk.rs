@@ -1,7 +1,8 @@
 //! Walking over slots: what SCAN, KEYS, DBSIZE and RANDOMKEY see.
 //!
 //! A walk holds one slot's lock at a time, so that it never stops writers for long. It sees the whole locked keyspace,
-//! unless the caller names a [`Territory`]: a node of a cluster shows the slots it leads, which lie in several
+//! unless the caller names a
+//! [`Territory`](crate::keyspace::territory::Territory): a node of a cluster shows the slots it leads, which lie in several
 //! keyspaces (one a shard), and not those it only follows.
 
 use slotcast_wire::slot::SLOTS;
@@ -9,12 +10,6 @@ use slotcast_wire::slot::SLOTS;
 use crate::keyspace::Keyspace;
 use crate::keyspace::locked::Locked;
 use crate::keyspace::record::Record;
-
-/// The slots a walk visits.
-pub trait Territory {
-    /// The keyspace that holds a slot; `None` if the slot belongs to others.
-    fn keyspace_of(&self, slot: u16) -> Option<&Keyspace>;
-}
 
 impl<'k> Locked<'k> {
     /// Walks one slot's live records; locks it for that time unless it is held. A slot outside the territory is empty.
@@ -65,6 +60,7 @@ mod tests {
 
     use super::*;
     use crate::keyspace::locked::{Deadline, Needs};
+    use crate::keyspace::territory::Territory;
 
     struct Halves([Keyspace; 2]);
 
