@@ -48,6 +48,11 @@ impl CommandError {
         Self(format!("ERR wrong number of arguments for '{}' command", name.to_lowercase()).into())
     }
 
+    /// A number is outside what the command takes, and what it takes.
+    pub fn not_between(min: i64, max: i64) -> Self {
+        Self(format!("ERR value is out of range, value must between {min} and {max}").into())
+    }
+
     /// What a request gets whose command nobody knows.
     pub fn unknown_command(args: Args<'_>) -> Self {
         let mut shown = String::new();

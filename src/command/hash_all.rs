@@ -148,9 +148,7 @@ fn hrandfield(keys: &Locked<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Outco
 
 fn check_range(count: i64, with_values: bool) -> Outcome {
     if count == i64::MIN {
-        let (min, max) = (-i64::MAX, i64::MAX);
-        let text = format!("ERR value is out of range, value must between {min} and {max}");
-        return Err(CommandError(text.into()));
+        return Err(CommandError::not_between(-i64::MAX, i64::MAX));
     }
     if with_values && count.unsigned_abs() > i64::MAX as u64 / 2 {
         return Err(CommandError::OUT_OF_RANGE);

@@ -145,7 +145,9 @@ fn copy_options(args: Args<'_>) -> Result<bool, CommandError> {
             at += 1;
             match integer(number)? {
                 0 => {}
-                other if i32::try_from(other).is_err() => return Err(CommandError::NOT_INTEGER),
+                other if i32::try_from(other).is_err() => {
+                    return Err(CommandError::not_between(i32::MIN.into(), i32::MAX.into()));
+                }
                 _ => return Err(CommandError::text("ERR DB index is out of range")),
             }
         } else {

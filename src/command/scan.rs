@@ -130,6 +130,7 @@ fn scan_slot(
         next = rest.iter().map(|(position, _)| *position).filter(|position| *position > last).min();
         rest.retain(|(position, _)| *position <= last);
     }
+    rest.sort_unstable_by_key(|(position, _)| *position);
     rest.iter().for_each(|(_, record)| visit(record));
     (rest.len(), next)
 }

@@ -1,8 +1,8 @@
 //! The door to the keyspace: the slots a request names, locked, at one moment of the log's clock.
 //!
 //! A command's function receives `&Locked` or `&mut Locked`; the signature is the permission. Whatever changes a key
-//! passes through here (`edit` has those methods), is counted in the totals and leaves an effect. A record past its deadline at `now` is absent
-//! for every method, whether or not it has been removed yet.
+//! passes through here (`edit` has those methods), is counted in the totals and leaves an effect. A record past its
+//! deadline at `now` is absent for every method, whether or not it has been removed yet.
 //!
 //! Locks are taken in ascending order of slots, all at once, so requests cannot deadlock. The methods don't check
 //! that a key lies in a held slot where one slot is held (the router did); with several, a foreign key is absent.
