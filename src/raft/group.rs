@@ -1,229 +1,290 @@
-//! A group's handle on this node, and the directory of all of them.
+//! A member of a group on this node: the handle the rest of the server holds.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt::Display;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
-use tokio::time::Instant;
+use bytes::Bytes;
+use openraft::errors::{
+    ChangeMembershipError, ClientWriteError, ForwardToLeader, InitializeError, LinearizableReadError,
+    RaftError,
+};
+use openraft::{ChangeMembers, Raft, ReadPolicy};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, timeout};
 
-use crate::bus::Bus;
-use crate::id::{GroupId, MemberId, NodeId};
+use crate::id::{GroupId, MemberId};
+use crate::raft::inbox::{self, Incoming};
 use crate::raft::lease::Lease;
-use crate::raft::machine::Machine;
+use crate::raft::log_store::LogStore;
+use crate::raft::network::Outside;
 use crate::raft::proposal::{Done, Proposal};
+use crate::raft::propose::Queue;
+use crate::raft::state::{GroupError, GroupOptions, GroupState, Member};
+use crate::raft::state_machine::Adapter;
+use crate::raft::types::TypeConfig;
+use crate::raft::wire::{self, Answer, Message};
 
-/// Where a member lives.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Member {
-    /// Its node.
-    pub node: NodeId,
-    /// That node's bus address.
-    pub addr: SocketAddr,
-}
-
-/// How fast a group notices that its leader is gone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timing {
-    /// Between two heartbeats of a leader.
-    pub heartbeat: Duration,
-    /// A follower stands for election after the leader's lease (`election_max`) and a random time between these.
-    pub election_min: Duration,
-    /// See `election_min`; also the leader's lease.
-    pub election_max: Duration,
-}
-
-impl Default for Timing {
-    fn default() -> Timing {
-        Timing {
-            heartbeat: Duration::from_millis(50),
-            election_min: Duration::from_millis(150),
-            election_max: Duration::from_millis(300),
-        }
-    }
-}
-
-/// What a member is started with.
-#[derive(Clone, Debug)]
-pub struct GroupOptions {
-    /// Which group.
-    pub group: GroupId,
-    /// This member's id: fresh, never used before in this group.
-    pub member: MemberId,
-    /// This node.
-    pub me: Member,
-    /// How fast it fails over.
-    pub timing: Timing,
-    /// Bytes of log kept in memory for followers that lag; one that lags more gets a snapshot.
-    pub log_bytes: usize,
-}
-
-/// A follower as its leader sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Follower {
-    /// The last log index known to be the same on both.
-    pub matched: Option<u64>,
-    /// When it last answered.
-    pub heard: Option<Instant>,
-}
-
-/// A group as this member sees it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct GroupState {
-    /// The Raft term.
-    pub term: u64,
-    /// Who leads, if known.
-    pub leader: Option<(MemberId, NodeId)>,
-    /// Whether that is this member.
-    pub am_leader: bool,
-    /// Leader, and an entry of its own term is applied: everything earlier leaders acknowledged is in the machine.
-    pub ready: bool,
-    /// The last applied log index.
-    pub last_applied: u64,
-    /// The last log index here.
-    pub last_log: u64,
-    /// Voting members.
-    pub voters: BTreeMap<MemberId, Member>,
-    /// Members that only receive the log.
-    pub learners: BTreeMap<MemberId, Member>,
-    /// On a leader: its followers and learners. Empty elsewhere.
-    pub followers: BTreeMap<MemberId, Follower>,
-    /// Why this member has stopped for good; it must be replaced by a new one.
-    pub failed: Option<String>,
-}
-
-/// Why a group operation failed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum GroupError {
-    /// Only the leader can do it; ask there.
-    NotLeader {
-        /// Who leads, if known.
-        leader: Option<MemberId>,
-    },
-    /// Not possible now (another change is under way, no quorum answers in time): try again later.
-    Unavailable(String),
-    /// Not possible at all.
-    Refused(String),
-    /// The member has stopped.
-    Stopped(String),
-}
-
-impl fmt::Display for GroupError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            GroupError::NotLeader { leader: Some(leader) } => {
-                write!(f, "member {leader} leads, not this one")
-            }
-            GroupError::NotLeader { leader: None } => {
-                f.write_str("this member does not lead; who does is unknown")
-            }
-            GroupError::Unavailable(why) => write!(f, "not possible now: {why}"),
-            GroupError::Refused(why) => write!(f, "refused: {why}"),
-            GroupError::Stopped(why) => write!(f, "the member has stopped: {why}"),
-        }
-    }
-}
-
-impl std::error::Error for GroupError {}
-
-/// All groups with a member on this node; delivers what the bus brings for them. A cheap handle.
-#[derive(Clone)]
-pub struct Groups {}
-
-impl Groups {
-    /// An empty directory that serves Raft's calls on `bus`.
-    pub fn new(bus: Bus) -> Groups {
-        let _ = bus;
-        todo!()
-    }
-
-    /// Starts a member. Its tasks run on the calling runtime; a member that is new to its group does nothing
-    /// until it is named in [`Group::initialize`] or added by the leader.
-    pub async fn start(&self, options: GroupOptions, machine: Box<dyn Machine>) -> Result<Group, GroupError> {
-        let _ = (options, machine);
-        todo!()
-    }
-
-    /// This node's member of a group.
-    pub fn group(&self, group: GroupId) -> Option<Group> {
-        let _ = group;
-        todo!()
-    }
-}
+/// A member may become a voter once it lacks at most this many entries.
+const NEARLY_CAUGHT_UP: u64 = 4096;
+/// Time for a membership change to be committed.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A member of a group on this node. A cheap handle, usable from every thread.
 #[derive(Clone)]
-pub struct Group {}
+pub struct Group(pub(in crate::raft) Arc<Inside>);
+
+/// The members on this node, by group.
+pub(in crate::raft) type Members = RwLock<HashMap<GroupId, Group>>;
+
+/// What the handles, the driver and the inbox of one member share.
+pub(in crate::raft) struct Inside {
+    pub options: GroupOptions,
+    pub raft: Raft<TypeConfig, Adapter>,
+    pub log: LogStore,
+    pub outside: Arc<Outside>,
+    pub state: watch::Sender<GroupState>,
+    pub lease: Lease,
+    /// The term in which the lease must not be extended any more: its leadership is being handed over, or (the
+    /// last term there is) the member stops. Locked while the lease is changed.
+    pub lease_ends: Mutex<Option<u64>>,
+    pub queue: Mutex<Queue>,
+    /// Wakes the driver.
+    pub wake: Notify,
+    pub stopped: AtomicBool,
+    pub incoming: Mutex<Option<Incoming>>,
+    /// The directory this member is in.
+    pub members: Arc<Members>,
+}
+
+type Change = Result<(), RaftError<TypeConfig, ClientWriteError<TypeConfig>>>;
 
 impl Group {
     /// Which group.
     pub fn id(&self) -> GroupId {
-        todo!()
+        self.0.options.group
     }
 
     /// This member's id.
     pub fn member(&self) -> MemberId {
-        todo!()
+        self.0.options.member
     }
 
     /// Forms the group out of `members` (this one among them), all new. To be called on one member, once in the
     /// group's life; on a second call: `Refused`.
     pub async fn initialize(&self, members: BTreeMap<MemberId, Member>) -> Result<(), GroupError> {
-        let _ = members;
-        todo!()
+        self.0.raft.initialize(members).await.map_err(|error| match error {
+            RaftError::APIError(InitializeError::NotAllowed(_)) => {
+                GroupError::Refused("the group exists already".into())
+            }
+            RaftError::APIError(InitializeError::NotInMembers(_)) => {
+                GroupError::Refused("this member is not among the first ones".into())
+            }
+            RaftError::Fatal(error) => GroupError::Stopped(error.to_string()),
+        })
     }
 
     /// Proposes an entry and returns at once; `done` gets the outcome. Bound what you have in flight yourself:
-    /// nothing here waits.
+    /// nothing here waits. While the leader's lease has run out (a quorum has not answered lately) proposals wait
+    /// a short, bounded time for it to come back. Outcomes come as the log advances: on a member that lost its
+    /// leadership and is cut off from the others an outcome may take until it hears from them again.
     pub fn propose(&self, proposal: Proposal, done: Done) {
-        let _ = (proposal, done);
-        todo!()
+        self.0.propose(proposal, done);
     }
 
     /// The group as this member sees it, now and after each change (progress figures lag up to 20 ms).
     pub fn state(&self) -> watch::Receiver<GroupState> {
-        todo!()
+        self.0.state.subscribe()
     }
 
     /// The lease that tells whether a read was current.
     pub fn lease(&self) -> Lease {
-        todo!()
+        self.0.lease.clone()
     }
 
-    /// Waits until the machine holds everything acknowledged before this call (ReadIndex, Raft thesis §6.4).
+    /// Waits until the machine holds everything acknowledged before this call (ReadIndex, Raft thesis §6.4). On
+    /// the leader only.
     pub async fn read_barrier(&self) -> Result<(), GroupError> {
-        todo!()
+        let limit = self.0.options.timing.election_max * 2;
+        match timeout(limit, self.0.raft.ensure_linearizable(ReadPolicy::ReadIndex)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(leader)))) => {
+                Err(not_leader(leader))
+            }
+            Ok(Err(RaftError::APIError(error))) => Err(unavailable(error)),
+            Ok(Err(RaftError::Fatal(error))) => Err(GroupError::Stopped(error.to_string())),
+            Err(_) => Err(GroupError::Unavailable(format!("no quorum answered within {limit:?}"))),
+        }
     }
 
     /// Adds a member that receives the log and doesn't vote; returns when the addition is committed.
     pub async fn add_learner(&self, id: MemberId, member: Member) -> Result<(), GroupError> {
-        let _ = (id, member);
-        todo!()
+        changed(async { self.0.raft.add_learner(id, member, false).await.map(drop) }).await
     }
 
-    /// Makes exactly these members (voters or learners now) the voters; voters left out leave the group.
+    /// Makes exactly these members (voters or learners now) the voters; voters left out leave the group. Members
+    /// that have not caught up nearly with the log are no voters yet: `Unavailable`.
     pub async fn change_voters(&self, voters: BTreeSet<MemberId>) -> Result<(), GroupError> {
-        let _ = voters;
-        todo!()
+        self.check_caught_up(&voters)?;
+        let change = ChangeMembers::ReplaceAllVoters(voters);
+        changed(async { self.0.raft.change_membership(change, false).await.map(drop) }).await
     }
 
     /// Removes a learner.
     pub async fn remove_learner(&self, id: MemberId) -> Result<(), GroupError> {
-        let _ = id;
-        todo!()
+        let change = ChangeMembers::RemoveNodes(BTreeSet::from([id]));
+        changed(async { self.0.raft.change_membership(change, false).await.map(drop) }).await
     }
 
-    /// Hands the leadership to another voter: ends the lease, then asks it to stand for election at once. Returns
-    /// when somebody else leads.
+    fn check_caught_up(&self, voters: &BTreeSet<MemberId>) -> Result<(), GroupError> {
+        let state = self.0.state.borrow();
+        let added = voters.iter().filter(|id| !state.voters.contains_key(id));
+        for id in added.filter(|id| **id != self.member()) {
+            let matched = state.followers.get(id).and_then(|follower| follower.matched);
+            if matched.is_none_or(|matched| matched + NEARLY_CAUGHT_UP < state.last_log) {
+                let why = format!("member {id} has the log up to {matched:?} of {}", state.last_log);
+                return Err(GroupError::Unavailable(why));
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands the leadership to another voter: ends the lease, holds proposals back until that voter has the whole
+    /// log, then asks it to stand for election at once. Returns when somebody else leads.
     pub async fn transfer_leader(&self, to: MemberId) -> Result<(), GroupError> {
-        let _ = to;
-        todo!()
+        let mut state = self.0.state.subscribe();
+        let term = {
+            let state = state.borrow_and_update();
+            if !state.am_leader {
+                return Err(GroupError::NotLeader { leader: state.leader.map(|(member, _)| member) });
+            }
+            if !state.voters.contains_key(&to) || to == self.member() {
+                return Err(GroupError::Refused(format!("member {to} is not another voter")));
+            }
+            state.term
+        };
+        self.0.end_lease(term);
+        let held = HeldProposals::new(&self.0);
+        let limit = self.0.options.timing.election_max;
+        let has_all = |state: &GroupState| {
+            let matched = state.followers.get(&to).and_then(|follower| follower.matched);
+            state.term != term || matched.is_some_and(|matched| matched >= state.last_log)
+        };
+        if timeout(limit, state.wait_for(has_all)).await.is_err() {
+            self.0.resume_lease(term);
+            return Err(GroupError::Unavailable(format!("member {to} did not catch up within {limit:?}")));
+        }
+        let asked = self.0.raft.trigger().transfer_leader(to).await;
+        asked.map_err(|error| GroupError::Stopped(error.to_string()))?;
+        let me = self.member();
+        let elsewhere =
+            |state: &GroupState| state.term > term && state.leader.is_some_and(|(leader, _)| leader != me);
+        let moved = timeout(limit * 3, state.wait_for(elsewhere)).await.is_ok();
+        drop(held);
+        match moved {
+            true => Ok(()),
+            false => Err(GroupError::Unavailable(format!("member {to} did not take the leadership over"))),
+        }
     }
 
     /// Stops this member: ends the lease, leaves the directory, ends all its tasks.
     pub async fn shutdown(&self) {
-        todo!()
+        self.leave();
+        self.0.stopped.store(true, Ordering::Release);
+        self.0.end_lease(u64::MAX);
+        if let Err(error) = self.0.raft.shutdown().await {
+            tracing::warn!(group = %self.id(), %error, "a raft member did not stop cleanly");
+        }
+        self.0.wake.notify_one();
     }
+}
+
+impl Group {
+    fn leave(&self) {
+        let mut members = self.0.members.write();
+        if members.get(&self.id()).is_some_and(|there| there.member() == self.member()) {
+            members.remove(&self.id());
+        }
+    }
+}
+
+impl Inside {
+    /// Answers another member's message.
+    pub async fn answer(&self, message: Message) -> Bytes {
+        let answer = match self.stopped.load(Ordering::Acquire) {
+            true => Answer::Refused("the member has stopped".into()),
+            // Without tokio's budget: a message must reach openraft's queue at the first poll, so that those of
+            // one stream keep their order.
+            false => tokio::task::unconstrained(inbox::answer(&self.raft, &self.incoming, message)).await,
+        };
+        wire::encode_answer(&answer)
+    }
+
+    /// Ends the lease, for good in `term` (and, if that is the last term there is, in all).
+    pub fn end_lease(&self, term: u64) {
+        let mut ends = self.lease_ends.lock();
+        *ends = (*ends).max(Some(term));
+        self.lease.revoke();
+    }
+
+    fn resume_lease(&self, term: u64) {
+        self.lease_ends.lock().take_if(|ends| *ends == term);
+    }
+
+    /// Lets the lease of `term` end at `until`, or now (`None`).
+    pub fn set_lease(&self, term: u64, until: Option<Instant>) {
+        let ends = self.lease_ends.lock();
+        match until {
+            Some(until) if ends.is_none_or(|ends| ends < term) => self.lease.extend(until),
+            _ => self.lease.revoke(),
+        }
+    }
+}
+
+/// While it lives proposals wait.
+struct HeldProposals<'a>(&'a Inside);
+
+impl<'a> HeldProposals<'a> {
+    fn new(inside: &'a Inside) -> HeldProposals<'a> {
+        inside.queue.lock().held = true;
+        HeldProposals(inside)
+    }
+}
+
+impl Drop for HeldProposals<'_> {
+    fn drop(&mut self) {
+        self.0.queue.lock().held = false;
+        self.0.wake.notify_one();
+    }
+}
+
+fn not_leader(forward: ForwardToLeader<TypeConfig>) -> GroupError {
+    GroupError::NotLeader { leader: forward.leader_id }
+}
+
+fn unavailable(error: impl Display) -> GroupError {
+    GroupError::Unavailable(error.to_string())
+}
+
+/// Waits for a membership change, in our words.
+async fn changed(change: impl Future<Output = Change>) -> Result<(), GroupError> {
+    let Ok(change) = timeout(CHANGE_TIMEOUT, change).await else {
+        return Err(GroupError::Unavailable(format!(
+            "the change was not committed within {CHANGE_TIMEOUT:?}"
+        )));
+    };
+    change.map_err(|error| match error {
+        RaftError::APIError(ClientWriteError::ForwardToLeader(leader)) => not_leader(leader),
+        RaftError::APIError(ClientWriteError::ChangeMembershipError(error)) => match error {
+            ChangeMembershipError::InProgress(_) | ChangeMembershipError::UncommittedLeaderLog(_) => {
+                unavailable(error)
+            }
+            error => GroupError::Refused(error.to_string()),
+        },
+        RaftError::APIError(error) => unavailable(error),
+        RaftError::Fatal(error) => GroupError::Stopped(error.to_string()),
+    })
 }

@@ -6,7 +6,18 @@
 //!
 //! Deliberately unknown here: slots, keys, requests, what the bytes of a proposal mean.
 
+mod driver;
 pub mod group;
+pub mod groups;
+mod inbox;
 pub mod lease;
+mod log_store;
 pub mod machine;
+mod network;
 pub mod proposal;
+mod propose;
+mod runtime;
+pub mod state;
+mod state_machine;
+mod types;
+mod wire;

@@ -7,6 +7,10 @@ use bytes::Bytes;
 use crate::id::MemberId;
 use crate::raft::machine::Local;
 
+/// Bytes of a proposal, at most: it has to fit a bus frame. A longer one is refused as if this member did not lead,
+/// so check before.
+pub const MAX_PROPOSAL: usize = 64 << 20;
+
 /// Bytes to put into the log, with what the proposer's own apply shall get beside them. Cheap to clone.
 #[derive(Clone)]
 pub struct Proposal {

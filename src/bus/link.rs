@@ -1,0 +1,296 @@
+//! One outgoing connection to a peer, kept up: greeting, calls and their answers, pings, reconnecting.
+//!
+//! A call waits in a bounded queue until the connection takes it. While there is no connection calls fail at once
+//! ("not delivered") rather than pile up: who calls knows better what to do about it.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
+
+use crate::bus::frame::{Frame, Greeting};
+use crate::bus::reach::Reach;
+use crate::bus::stream::{Reader, Writer};
+use crate::bus::transport::Transport;
+use crate::bus::{BusError, Lane};
+use crate::id::NodeId;
+
+/// Calls in a link's queue; more are refused.
+const QUEUE_CALLS: usize = 4096;
+/// Bytes in a link's queue; more are refused. The control lane carries small calls only.
+const QUEUE_BYTES: [usize; 2] = [8 << 20, 128 << 20];
+/// Calls awaiting their answer on one connection; more are refused.
+const MAX_PENDING: usize = 8192;
+/// Time to connect and be greeted.
+const CONNECT_TIMEOUT: Duration = Duration::from_millis(400);
+/// Between attempts to connect: the first pause, doubled up to the last.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(200));
+/// A broken connection may come back this long before its peer is called unreachable.
+const GRACE: Duration = Duration::from_millis(100);
+/// Between pings.
+const PING: Duration = Duration::from_millis(100);
+/// Pings without any frame in return before the peer is called unreachable: half a second.
+const SILENT_PINGS: u32 = 5;
+/// Pings without any frame in return before the connection is given up: its calls fail and it is made anew.
+const DEAD_PINGS: u32 = 30;
+
+/// The calling end of a link.
+pub struct Link {
+    calls: mpsc::Sender<Call>,
+    queued: Arc<AtomicUsize>,
+    limit: usize,
+}
+
+struct Call {
+    expected: Option<NodeId>,
+    service: u8,
+    body: Bytes,
+    answer: oneshot::Sender<Result<Bytes, BusError>>,
+}
+
+impl Link {
+    /// Starts keeping a connection to `addr`.
+    pub fn open(
+        me: NodeId,
+        addr: SocketAddr,
+        lane: Lane,
+        transport: Arc<dyn Transport>,
+        reach: Arc<Reach>,
+    ) -> Link {
+        let (calls, inbox) = mpsc::channel(QUEUE_CALLS);
+        let queued = Arc::new(AtomicUsize::new(0));
+        let keeper = Keeper {
+            me,
+            addr,
+            lane,
+            transport,
+            reach,
+            inbox,
+            queued: queued.clone(),
+            found: None,
+            warned: None,
+        };
+        tokio::spawn(keeper.run());
+        Link { calls, queued, limit: QUEUE_BYTES[matches!(lane, Lane::Bulk) as usize] }
+    }
+
+    /// Queues a call, in order; the answer comes over the returned channel.
+    pub fn submit(
+        &self,
+        expected: Option<NodeId>,
+        service: u8,
+        body: Bytes,
+    ) -> Result<oneshot::Receiver<Result<Bytes, BusError>>, BusError> {
+        let length = body.len();
+        if self.queued.fetch_add(length, Ordering::Relaxed) + length > self.limit.max(length) {
+            self.queued.fetch_sub(length, Ordering::Relaxed);
+            return Err(BusError::NotDelivered("the queue to that node is full".into()));
+        }
+        let (answer, receiver) = oneshot::channel();
+        self.calls.try_send(Call { expected, service, body, answer }).map_err(|error| {
+            self.queued.fetch_sub(length, Ordering::Relaxed);
+            BusError::NotDelivered(match error {
+                mpsc::error::TrySendError::Full(_) => "the queue to that node is full".into(),
+                mpsc::error::TrySendError::Closed(_) => "the bus is shut down".into(),
+            })
+        })?;
+        Ok(receiver)
+    }
+}
+
+type Pending = Mutex<HashMap<u64, oneshot::Sender<Result<Bytes, BusError>>>>;
+
+struct Keeper {
+    me: NodeId,
+    addr: SocketAddr,
+    lane: Lane,
+    transport: Arc<dyn Transport>,
+    reach: Arc<Reach>,
+    inbox: mpsc::Receiver<Call>,
+    queued: Arc<AtomicUsize>,
+    /// Who answered there last.
+    found: Option<NodeId>,
+    /// The node last complained about for not being the expected one.
+    warned: Option<NodeId>,
+}
+
+impl Keeper {
+    async fn run(mut self) {
+        let mut pause = BACKOFF.0;
+        let mut broke_at: Option<Instant> = None;
+        loop {
+            match self.connect(broke_at).await {
+                Ok((reader, writer, node)) => {
+                    pause = BACKOFF.0;
+                    self.found = Some(node);
+                    self.note(true);
+                    let Some(error) = self.converse(reader, writer, node).await else { return };
+                    tracing::debug!(peer = %self.addr, lane = ?self.lane, %error, "a bus connection broke");
+                    broke_at = Some(Instant::now());
+                }
+                Err(error) => {
+                    broke_at = None;
+                    self.note(false);
+                    if self.refuse_for(pause, &error).await.is_none() {
+                        return;
+                    }
+                    pause = (pause * 2).min(BACKOFF.1);
+                }
+            }
+        }
+    }
+
+    fn note(&self, answers: bool) {
+        if let (Lane::Control, Some(node)) = (self.lane, self.found) {
+            self.reach.note(node, answers);
+        }
+    }
+
+    /// Connects and greets. If the last connection broke a moment ago, the peer counts as reachable for [`GRACE`].
+    async fn connect(&self, broke_at: Option<Instant>) -> io::Result<(Reader, Writer, NodeId)> {
+        let attempt = timeout(CONNECT_TIMEOUT, self.greet());
+        tokio::pin!(attempt);
+        if let Some(broke_at) = broke_at {
+            tokio::select! {
+                connected = &mut attempt => return connected?,
+                () = tokio::time::sleep_until(broke_at + GRACE) => self.note(false),
+            }
+        }
+        attempt.await?
+    }
+
+    async fn greet(&self) -> io::Result<(Reader, Writer, NodeId)> {
+        let (read, write) = self.transport.connect(self.addr).await?;
+        let (mut reader, mut writer) = (Reader::new(read), Writer::new(write));
+        writer.raw(&Greeting { node: self.me, lane: self.lane }.encode()).await?;
+        let greeting = Greeting::decode(&reader.exactly().await?)
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        Ok((reader, writer, greeting.node))
+    }
+
+    /// For `pause`, tells every call that there is no connection. `None`: nobody can call any more.
+    async fn refuse_for(&mut self, pause: Duration, error: &io::Error) -> Option<()> {
+        let end = sleep(pause);
+        tokio::pin!(end);
+        loop {
+            tokio::select! {
+                biased;
+                call = self.inbox.recv() => {
+                    let call = call?;
+                    self.dequeue(&call);
+                    let why = format!("no connection to {}: {error}", self.addr);
+                    let _ = call.answer.send(Err(BusError::NotDelivered(why)));
+                }
+                () = &mut end => return Some(()),
+            }
+        }
+    }
+
+    fn dequeue(&self, call: &Call) {
+        self.queued.fetch_sub(call.body.len(), Ordering::Relaxed);
+    }
+
+    /// Carries calls until the connection breaks (why), or nobody can call any more (`None`).
+    async fn converse(&mut self, reader: Reader, writer: Writer, node: NodeId) -> Option<io::Error> {
+        let pending = Pending::default();
+        let heard = AtomicUsize::new(0);
+        let ended = tokio::select! {
+            error = receive(reader, &pending, &heard) => Some(error),
+            ended = self.send(writer, node, &pending, &heard) => ended.err(),
+        };
+        for (_, answer) in pending.into_inner() {
+            let _ = answer.send(Err(BusError::Unknown(format!("the connection to {} broke", self.addr))));
+        }
+        ended
+    }
+
+    /// Writes calls and pings; `Ok` when nobody can call any more.
+    async fn send(
+        &mut self,
+        mut writer: Writer,
+        node: NodeId,
+        pending: &Pending,
+        heard: &AtomicUsize,
+    ) -> io::Result<()> {
+        let mut ping = interval_at(Instant::now() + PING, PING);
+        ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut next_id, mut silent, mut last_heard) = (0u64, 0, 0);
+        loop {
+            tokio::select! {
+                biased;
+                _ = ping.tick() => {
+                    let now_heard = heard.load(Ordering::Relaxed);
+                    silent = if now_heard == last_heard { silent + 1 } else { 0 };
+                    last_heard = now_heard;
+                    self.note(silent < SILENT_PINGS);
+                    if silent >= DEAD_PINGS {
+                        return Err(io::ErrorKind::TimedOut.into());
+                    }
+                    writer.feed(&Frame::Ping).await?;
+                }
+                call = self.inbox.recv() => {
+                    let Some(call) = call else { return Ok(()) };
+                    let mut call = Some(call);
+                    while let Some(taken) = call {
+                        self.dequeue(&taken);
+                        next_id += 1;
+                        if let Some(frame) = self.admit(taken, next_id, node, pending) {
+                            writer.feed(&frame).await?;
+                        }
+                        call = self.inbox.try_recv().ok();
+                    }
+                }
+            }
+            writer.flush().await?;
+        }
+    }
+
+    /// The frame for a call, unless it must not be sent.
+    fn admit(&mut self, call: Call, id: u64, node: NodeId, pending: &Pending) -> Option<Frame> {
+        if call.answer.is_closed() {
+            return None;
+        }
+        if let Some(expected) = call.expected.filter(|expected| *expected != node) {
+            if self.warned.replace(expected) != Some(expected) {
+                tracing::warn!(addr = %self.addr, %expected, found = %node, "another node answers at this address");
+            }
+            let why = format!("node {} answers at {}, not {}", node.short(), self.addr, expected.short());
+            let _ = call.answer.send(Err(BusError::NotDelivered(why)));
+            return None;
+        }
+        let mut pending = pending.lock();
+        if pending.len() >= MAX_PENDING {
+            pending.retain(|_, answer| !answer.is_closed());
+        }
+        if pending.len() >= MAX_PENDING {
+            let _ = call.answer.send(Err(BusError::NotDelivered("that node owes too many answers".into())));
+            return None;
+        }
+        pending.insert(id, call.answer);
+        Some(Frame::Request { id, service: call.service, body: call.body })
+    }
+}
+
+/// Hands answers to their callers until the connection breaks.
+async fn receive(mut reader: Reader, pending: &Pending, heard: &AtomicUsize) -> io::Error {
+    loop {
+        let frame = match reader.frame().await {
+            Ok(frame) => frame,
+            Err(error) => return error,
+        };
+        heard.fetch_add(1, Ordering::Relaxed);
+        if let Frame::Answer { id, served, body } = frame
+            && let Some(answer) = pending.lock().remove(&id)
+        {
+            let not_served = || BusError::NotDelivered("that node does not serve this call".into());
+            let _ = answer.send(if served { Ok(body) } else { Err(not_served()) });
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! The task beside openraft's: publishes state and lease, purges the log by bytes, takes up proposals that wait.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use openraft::alias::WatchReceiverOf;
+use openraft::async_runtime::WatchReceiver;
+use openraft::{Instant as _, RaftMetrics, ServerState};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use crate::raft::group::Inside;
+use crate::raft::state::{Follower, GroupState};
+use crate::raft::types::TypeConfig;
+
+/// Progress figures are published this often; who leads and who belongs, at once.
+const PROGRESS: Duration = Duration::from_millis(20);
+/// What stays of a full log is this part of its limit.
+const KEEP: (usize, usize) = (3, 4);
+/// While a snapshot is being sent the log after its cut is kept up to this many times the limit.
+const SENDING_FACTOR: usize = 4;
+
+type Metrics = RaftMetrics<TypeConfig>;
+
+/// Runs until the member stops.
+pub async fn drive(inside: Arc<Inside>) {
+    let mut metrics: WatchReceiverOf<TypeConfig, Metrics> = inside.raft.metrics();
+    let mut tick = interval(PROGRESS);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let driver = &mut Driver { inside, published: Published::default() };
+    loop {
+        let ticked = tokio::select! {
+            changed = metrics.changed() => {
+                if changed.is_err() {
+                    break;
+                }
+                false
+            }
+            () = driver.inside.wake.notified() => false,
+            _ = tick.tick() => true,
+        };
+        let now = Instant::now();
+        let purge = {
+            let metrics = metrics.borrow_watched();
+            if let Err(error) = &metrics.running_state {
+                driver.fail(error.to_string());
+                break;
+            }
+            driver.observe(&metrics, ticked, now);
+            if ticked { driver.purge_wanted(&metrics) } else { None }
+        };
+        if let Some(purge) = purge {
+            driver.purge(purge).await;
+        }
+    }
+    driver.inside.end_lease(u64::MAX);
+    driver.inside.refuse_waiting();
+}
+
+struct Driver {
+    inside: Arc<Inside>,
+    published: Published,
+}
+
+/// What of the published state is worth publishing again at once.
+#[derive(Default, PartialEq)]
+struct Published {
+    term: u64,
+    leader: Option<u64>,
+    ready: bool,
+    membership: Option<u64>,
+}
+
+/// A purge to ask openraft for.
+struct Purge {
+    upto: u64,
+    /// openraft purges only what a snapshot covers; it must hear first that one is possible.
+    covered: bool,
+}
+
+impl Driver {
+    fn observe(&mut self, metrics: &Metrics, ticked: bool, now: Instant) {
+        let leads = metrics.state == ServerState::Leader;
+        let own_term =
+            metrics.last_applied.is_some_and(|id| id.committed_leader_id().term == metrics.current_term);
+        let ready = leads && own_term;
+        self.extend_lease(metrics, ready, now);
+        let published = Published {
+            term: metrics.current_term,
+            leader: metrics.current_leader,
+            ready,
+            membership: metrics.membership_config.log_id().map(|id| id.index),
+        };
+        if published != self.published || ticked {
+            if published.leader != self.published.leader || published.term != self.published.term {
+                self.tell(&published);
+            }
+            self.published = published;
+            let state = self.state(metrics, ready);
+            self.inside.state.send_if_modified(|old| {
+                let changed = *old != state;
+                *old = state;
+                changed
+            });
+        }
+        let elsewhere = metrics.current_leader.is_some() && !leads;
+        self.inside.retry(elsewhere || self.inside.lease.is_valid(now), now);
+    }
+
+    fn tell(&self, published: &Published) {
+        let (group, member) = (self.inside.options.group, self.inside.options.member);
+        match published.leader {
+            Some(leader) if leader == member => tracing::info!(%group, term = published.term, "leading"),
+            Some(leader) => tracing::info!(%group, term = published.term, leader, "following"),
+            None => tracing::info!(%group, term = published.term, "without a leader"),
+        }
+    }
+
+    /// The lease ends a tenth of itself early: clocks' rates may differ.
+    fn extend_lease(&self, metrics: &Metrics, ready: bool, now: Instant) {
+        let length = self.inside.options.timing.election_max;
+        let (length, member) = (length - length / 10, self.inside.options.member);
+        let alone = {
+            let mut voters = metrics.membership_config.voter_ids();
+            voters.next() == Some(member) && voters.next().is_none()
+        };
+        // `now` was taken before `elapsed` is, so the result is never later than the truth.
+        let acked = metrics.last_quorum_acked.map(|acked| now - acked.elapsed());
+        let until = if alone { Some(now) } else { acked }.filter(|_| ready).map(|since| since + length);
+        self.inside.set_lease(metrics.current_term, until);
+    }
+
+    fn state(&self, metrics: &Metrics, ready: bool) -> GroupState {
+        let membership = metrics.membership_config.membership();
+        let member = |id: u64| membership.get_node(&id).map(|member| (id, member.clone()));
+        let leader = metrics.current_leader.and_then(|id| Some((id, membership.get_node(&id)?.node)));
+        let heard = |id: &u64| {
+            let acked = metrics.heartbeat.as_ref()?.get(id).copied().flatten()?;
+            Some(Instant::now() - acked.elapsed())
+        };
+        let followers = metrics.replication.iter().flatten();
+        let followers =
+            followers.filter(|(id, _)| **id != self.inside.options.member).map(|(id, matched)| {
+                (*id, Follower { matched: matched.as_ref().map(|id| id.index), heard: heard(id) })
+            });
+        GroupState {
+            term: metrics.current_term,
+            leader,
+            am_leader: metrics.state == ServerState::Leader,
+            ready,
+            last_applied: metrics.last_applied.map_or(0, |id| id.index),
+            last_log: metrics.last_log_index.unwrap_or(0),
+            voters: membership.voter_ids().filter_map(member).collect(),
+            learners: membership.learner_ids().filter_map(member).collect(),
+            followers: followers.collect(),
+            failed: None,
+        }
+    }
+
+    fn purge_wanted(&self, metrics: &Metrics) -> Option<Purge> {
+        let limit = self.inside.options.log_bytes;
+        let held = self.inside.log.bytes();
+        if held <= limit {
+            return None;
+        }
+        let applied = metrics.last_applied?.index;
+        let mut upto = self.inside.log.purge_target(limit / KEEP.1 * KEEP.0, applied)?;
+        let oldest_cut = self.inside.outside.cuts.lock().values().min().copied();
+        if let Some(cut) = oldest_cut.filter(|_| held <= limit.saturating_mul(SENDING_FACTOR)) {
+            upto = upto.min(cut);
+        }
+        if metrics.purged.is_some_and(|purged| purged.index >= upto) {
+            return None;
+        }
+        Some(Purge { upto, covered: metrics.snapshot.is_some_and(|snapshot| snapshot.index >= upto) })
+    }
+
+    async fn purge(&self, purge: Purge) {
+        self.inside.outside.floor.fetch_max(purge.upto + 1, Ordering::Relaxed);
+        let trigger = self.inside.raft.trigger();
+        let asked =
+            if purge.covered { trigger.purge_log(purge.upto).await } else { trigger.snapshot().await };
+        if let Err(error) = asked {
+            tracing::debug!(group = %self.inside.options.group, %error, "no purge: the member has stopped");
+        }
+    }
+
+    fn fail(&self, why: String) {
+        let group = self.inside.options.group;
+        if !self.inside.stopped.load(Ordering::Acquire) {
+            tracing::error!(%group, why, "a raft member has failed; it must be replaced by a new one");
+        }
+        self.inside.state.send_modify(|state| {
+            *state = GroupState { term: state.term, failed: Some(why), ..GroupState::default() };
+        });
+    }
+}

@@ -1,0 +1,144 @@
+//! The directory of all groups with a member on this node: starts members and delivers what the bus brings.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+
+use bytes::Bytes;
+use openraft::{Config, Raft, SnapshotPolicy};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio::time::Instant;
+
+use crate::bus::Bus;
+use crate::id::GroupId;
+use crate::raft::driver;
+use crate::raft::group::{Group, Inside, Members};
+use crate::raft::lease::Lease;
+use crate::raft::log_store::LogStore;
+use crate::raft::machine::Machine;
+use crate::raft::network::{Factory, Outside, SNAPSHOTS_AT_ONCE};
+use crate::raft::propose::Queue;
+use crate::raft::runtime;
+use crate::raft::state::{GroupError, GroupOptions, GroupState, Timing};
+use crate::raft::state_machine::Adapter;
+use crate::raft::wire::{self, Answer};
+
+/// The bus service of all groups.
+pub(in crate::raft) const RAFT_SERVICE: u8 = 1;
+/// Entries of one append request, at most (their bytes are bounded by the log store).
+const MAX_ENTRIES: u64 = 512;
+
+/// All groups with a member on this node. A cheap handle.
+#[derive(Clone)]
+pub struct Groups {
+    bus: Bus,
+    members: Arc<Members>,
+    sending: Arc<Semaphore>,
+}
+
+impl Groups {
+    /// An empty directory that serves Raft's calls on `bus`.
+    pub fn new(bus: Bus) -> Groups {
+        let members = Arc::<Members>::default();
+        let directory = members.clone();
+        bus.serve(RAFT_SERVICE, Arc::new(move |_from, body| Box::pin(answer(directory.clone(), body))));
+        Groups { bus, members, sending: Arc::new(Semaphore::new(SNAPSHOTS_AT_ONCE)) }
+    }
+
+    /// Starts a member. Its tasks run on the calling runtime; a member that is new to its group does nothing
+    /// until it is named in [`Group::initialize`] or added by the leader.
+    pub async fn start(&self, options: GroupOptions, machine: Box<dyn Machine>) -> Result<Group, GroupError> {
+        let refused = |why: String| GroupError::Refused(why);
+        if self.group(options.group).is_some() {
+            return Err(refused(format!("a member of {} runs here already", options.group)));
+        }
+        let config = config(&options)
+            .validate()
+            .map_err(|error| refused(format!("these timings do not go together: {error}")))?;
+        let log = LogStore::default();
+        let outside = Arc::new(Outside {
+            bus: self.bus.clone(),
+            group: options.group,
+            member: options.member,
+            floor: AtomicU64::new(0),
+            cuts: Mutex::default(),
+            transfers: AtomicU64::new(0),
+            sending: self.sending.clone(),
+        });
+        let network = Factory(outside.clone());
+        let adapter = Adapter::new(machine);
+        let raft = Raft::new(options.member, Arc::new(config), network, log.clone(), adapter)
+            .await
+            .map_err(|error| GroupError::Stopped(error.to_string()))?;
+        let inside = Arc::new(Inside {
+            raft,
+            log,
+            outside,
+            state: watch::Sender::new(GroupState::default()),
+            lease: Lease::new(Instant::now()),
+            lease_ends: Mutex::default(),
+            queue: Mutex::new(Queue::default()),
+            wake: Notify::new(),
+            stopped: AtomicBool::new(false),
+            incoming: Mutex::default(),
+            members: self.members.clone(),
+            options,
+        });
+        let group = Group(inside.clone());
+        self.members.write().insert(group.id(), group.clone());
+        tokio::spawn(driver::drive(inside));
+        Ok(group)
+    }
+
+    /// This node's member of a group.
+    pub fn group(&self, group: GroupId) -> Option<Group> {
+        self.members.read().get(&group).cloned()
+    }
+
+    /// All members on this node.
+    pub fn all(&self) -> Vec<Group> {
+        self.members.read().values().cloned().collect()
+    }
+}
+
+/// Makes the election jitter of groups on this thread a function of `seed`, so that a simulation replays.
+pub fn seed_elections(seed: u64) {
+    runtime::seed(seed);
+}
+
+async fn answer(members: Arc<Members>, body: Bytes) -> Bytes {
+    let refused = |why: String| wire::encode_answer(&Answer::Refused(why));
+    let (to, message) = match wire::decode(body) {
+        Ok(decoded) => decoded,
+        Err(error) => return refused(error.to_string()),
+    };
+    let member = members.read().get(&to.group).cloned();
+    match member.filter(|group| group.member() == to.member) {
+        Some(group) => group.0.answer(message).await,
+        None => refused(format!("no member {} of {} lives here", to.member, to.group)),
+    }
+}
+
+fn config(options: &GroupOptions) -> Config {
+    let Timing { heartbeat, election_min, election_max } = options.timing;
+    let (heartbeat, election_min) = (heartbeat.as_millis() as u64, election_min.as_millis() as u64);
+    // A busy leader needs no heartbeats of their own, as long as three of them fit an election timeout.
+    let quiet = heartbeat / 2;
+    let suppress = election_min > quiet + heartbeat + heartbeat / 4;
+    Config {
+        cluster_name: options.group.to_string(),
+        heartbeat_interval: heartbeat,
+        heartbeat_min_interval: Some(if suppress { quiet } else { 0 }),
+        election_timeout_min: election_min,
+        election_timeout_max: election_max.as_millis() as u64,
+        enable_pre_vote: Some(true),
+        // In-memory logs: a restart is a new member, never a leader restored without an election.
+        enable_leader_restore: Some(false),
+        // Snapshots are cut when a follower needs one, and the log is purged by bytes (the driver).
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: u64::MAX,
+        max_payload_entries: MAX_ENTRIES,
+        install_snapshot_timeout: 60_000,
+        ..Config::default()
+    }
+}

@@ -1,0 +1,126 @@
+//! Between openraft and a [`Machine`]: applies entries, cuts and installs snapshots, remembers what openraft wants
+//! remembered (last applied entry, membership).
+
+use std::io;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot};
+use openraft::{EntryPayload, OptionalSend};
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::id::MemberId;
+use crate::raft::machine::Machine;
+use crate::raft::state::Member;
+use crate::raft::types::{LogId, SnapshotMeta, StoredMembership, TypeConfig};
+
+/// Applying yields to the other tasks of its thread (heartbeats among them) after this long.
+const APPLY_SLICE: Duration = Duration::from_millis(2);
+
+/// A snapshot on its way.
+pub enum SnapshotBody {
+    /// A cut of the machine, to be sent.
+    Cut(Box<dyn Iterator<Item = Bytes> + Send>),
+    /// All chunks, received.
+    Received(Vec<Bytes>),
+    /// Only the fact that the log up to here could be had as a snapshot: openraft purges nothing else.
+    Possible,
+}
+
+/// openraft's snapshot with our body.
+pub type RaftSnapshot =
+    Snapshot<openraft::alias::CommittedLeaderIdOf<TypeConfig>, MemberId, Member, SnapshotBody>;
+
+/// The adapter.
+pub struct Adapter {
+    /// Only ever reached through `&mut self`; the mutex makes the adapter `Sync`, which openraft demands.
+    machine: Mutex<Box<dyn Machine>>,
+    applied: Option<LogId>,
+    membership: StoredMembership,
+}
+
+impl Adapter {
+    /// Around an empty machine.
+    pub fn new(machine: Box<dyn Machine>) -> Adapter {
+        Adapter { machine: Mutex::new(machine), applied: None, membership: StoredMembership::default() }
+    }
+
+    fn meta(&self) -> SnapshotMeta {
+        SnapshotMeta { last_log_id: self.applied, last_membership: self.membership.clone() }
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for Adapter {
+    type SnapshotData = SnapshotBody;
+    type SnapshotBuilder = Possible;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        Ok((self.applied, self.membership.clone()))
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> Result<(), io::Error>
+    where
+        S: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
+    {
+        let mut slice_end = Instant::now() + APPLY_SLICE;
+        while let Some(item) = entries.next().await {
+            let (entry, responder) = item?;
+            let id = entry.log_id;
+            match entry.payload {
+                EntryPayload::Normal(proposal) => {
+                    let term = id.committed_leader_id().term;
+                    self.machine.get_mut().apply(id.index, term, &proposal.bytes, proposal.local);
+                }
+                EntryPayload::Membership(membership) => {
+                    self.membership = StoredMembership::new(Some(id), membership);
+                }
+                EntryPayload::Blank => {}
+            }
+            self.applied = Some(id);
+            if let Some(responder) = responder {
+                responder.send(());
+            }
+            if Instant::now() >= slice_end {
+                tokio::task::yield_now().await;
+                slice_end = Instant::now() + APPLY_SLICE;
+            }
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Possible {
+        Possible(self.meta())
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, body: SnapshotBody) -> Result<(), io::Error> {
+        let SnapshotBody::Received(chunks) = body else {
+            return Err(io::Error::other("only a received snapshot can be installed"));
+        };
+        self.machine.get_mut().install(chunks).map_err(io::Error::other)?;
+        self.applied = meta.last_log_id;
+        self.membership = meta.last_membership.clone();
+        Ok(())
+    }
+
+    /// Called between applies: a fresh cut, whenever a follower needs one.
+    async fn get_current_snapshot(&mut self) -> Result<Option<RaftSnapshot>, io::Error> {
+        if self.applied.is_none() {
+            return Ok(None); // Asked once at the start, when there is nothing to restore from.
+        }
+        let body = SnapshotBody::Cut(self.machine.get_mut().snapshot());
+        Ok(Some(Snapshot { meta: self.meta(), snapshot: body }))
+    }
+}
+
+/// "Builds" a snapshot that is only cut when a follower needs it.
+pub struct Possible(SnapshotMeta);
+
+impl RaftSnapshotBuilder<TypeConfig> for Possible {
+    type SnapshotData = SnapshotBody;
+
+    async fn build_snapshot(&mut self) -> Result<RaftSnapshot, io::Error> {
+        Ok(Snapshot { meta: self.0.clone(), snapshot: SnapshotBody::Possible })
+    }
+}

@@ -1,0 +1,305 @@
+//! Groups of three members over real loopback sockets: what a user of the raft room relies on.
+
+use std::any::Any;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use slotcast::bus::Bus;
+use slotcast::bus::transport::Tcp;
+use slotcast::id::{GroupId, MemberId, NodeId};
+use slotcast::raft::group::Group;
+use slotcast::raft::groups::Groups;
+use slotcast::raft::machine::{InstallError, Machine};
+use slotcast::raft::proposal::{Outcome, Proposal};
+use slotcast::raft::state::{GroupError, GroupOptions, GroupState, Member, Timing};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep, timeout};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+const GROUP: GroupId = GroupId(1);
+
+/// Remembers every applied payload, in order.
+#[derive(Clone, Default)]
+struct Journal(Arc<Mutex<Vec<Bytes>>>);
+
+impl Machine for Journal {
+    fn apply(&mut self, _index: u64, _term: u64, bytes: &Bytes, local: Option<Arc<dyn Any + Send + Sync>>) {
+        if let Some(seen) = local.and_then(|local| local.downcast::<Mutex<u32>>().ok()) {
+            *seen.lock() += 1;
+        }
+        self.0.lock().push(Bytes::copy_from_slice(bytes));
+    }
+
+    fn snapshot(&mut self) -> Box<dyn Iterator<Item = Bytes> + Send> {
+        Box::new(self.0.lock().clone().into_iter())
+    }
+
+    fn install(&mut self, chunks: Vec<Bytes>) -> Result<(), InstallError> {
+        *self.0.lock() = chunks;
+        Ok(())
+    }
+}
+
+struct Node {
+    id: NodeId,
+    bus: Bus,
+    groups: Groups,
+}
+
+impl Node {
+    async fn start(n: u8) -> Node {
+        let id = NodeId::from_bytes([n; 20]);
+        let bus = Bus::start(id, ([127, 0, 0, 1], 0).into(), Arc::new(Tcp)).await.unwrap();
+        let groups = Groups::new(bus.clone());
+        Node { id, bus, groups }
+    }
+
+    fn as_member(&self) -> Member {
+        Member { node: self.id, addr: self.bus.local_addr() }
+    }
+
+    async fn join(&self, member: MemberId, log_bytes: usize) -> (Group, Journal) {
+        let journal = Journal::default();
+        let timing = Timing::default();
+        let options = GroupOptions { group: GROUP, member, me: self.as_member(), timing, log_bytes };
+        (self.groups.start(options, Box::new(journal.clone())).await.unwrap(), journal)
+    }
+}
+
+struct Cluster {
+    nodes: Vec<Node>,
+    members: Vec<(Group, Journal)>,
+}
+
+impl Cluster {
+    /// Nodes 1 to 3 with members 11 to 13.
+    async fn start(log_bytes: usize) -> Cluster {
+        let (mut nodes, mut members) = (Vec::new(), Vec::new());
+        for n in 1..=3 {
+            nodes.push(Node::start(n).await);
+            members.push(nodes[n as usize - 1].join(10 + n as u64, log_bytes).await);
+        }
+        let all = (0..3).map(|i| (11 + i as u64, nodes[i].as_member())).collect::<BTreeMap<_, _>>();
+        members[0].0.initialize(all).await.unwrap();
+        Cluster { nodes, members }
+    }
+
+    fn group(&self, member: MemberId) -> &Group {
+        self.members.iter().map(|(group, _)| group).find(|group| group.member() == member).unwrap()
+    }
+
+    /// The leader that all of `among` agree on and that may read.
+    async fn leader(&self, among: &[MemberId]) -> Group {
+        eventually("a leader", || {
+            let leader = self.group(among[0]).state().borrow().leader?.0;
+            let agreed =
+                among.iter().all(|id| self.group(*id).state().borrow().leader.is_some_and(|l| l.0 == leader));
+            let group = among.contains(&leader).then(|| self.group(leader))?;
+            (agreed && group.lease().is_valid(Instant::now())).then(|| group.clone())
+        })
+        .await
+    }
+
+    fn journal(&self, member: MemberId) -> Vec<Bytes> {
+        let (_, journal) = self.members.iter().find(|(group, _)| group.member() == member).unwrap();
+        journal.0.lock().clone()
+    }
+}
+
+async fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = probe() {
+            return found;
+        }
+        assert!(Instant::now() < end, "waited {PATIENCE:?} in vain for {what}");
+        sleep(Duration::from_millis(5)).await;
+    }
+}
+
+async fn becomes(group: &Group, what: &str, condition: impl FnMut(&GroupState) -> bool) {
+    let mut state = group.state();
+    let waited = timeout(PATIENCE, state.wait_for(condition)).await;
+    assert!(
+        waited.is_ok_and(|found| found.is_ok()),
+        "in vain: {what}; the state is {:?}",
+        *group.state().borrow()
+    );
+}
+
+fn propose(group: &Group, bytes: Bytes) -> oneshot::Receiver<Outcome> {
+    let (tell, outcome) = oneshot::channel();
+    let done = Box::new(move |outcome| drop(tell.send(outcome)));
+    group.propose(Proposal { bytes, local: None }, done);
+    outcome
+}
+
+async fn write(group: &Group, text: impl Into<Bytes>) -> Outcome {
+    timeout(PATIENCE, propose(group, text.into()))
+        .await
+        .expect("an outcome in time")
+        .expect("told exactly once")
+}
+
+fn numbered(n: usize, padding: usize) -> Bytes {
+    Bytes::from(format!("{n:08}{}", "x".repeat(padding)))
+}
+
+#[tokio::test]
+async fn three_members_agree_on_ten_thousand_entries_and_go_on_without_their_leader() {
+    let mut cluster = Cluster::start(64 << 20).await;
+    let leader = cluster.leader(&[11, 12, 13]).await;
+    let mut outcomes = Vec::new();
+    for n in 0..10_000 {
+        outcomes.push(propose(&leader, numbered(n, 0)));
+        if outcomes.len() == 64 {
+            for outcome in outcomes.drain(..) {
+                assert!(matches!(outcome.await.unwrap(), Outcome::Applied { .. }));
+            }
+        }
+    }
+    for outcome in outcomes {
+        assert!(matches!(outcome.await.unwrap(), Outcome::Applied { .. }));
+    }
+    let expected: Vec<Bytes> = (0..10_000).map(|n| numbered(n, 0)).collect();
+    assert_eq!(cluster.journal(leader.member()), expected, "acknowledged means applied on the leader");
+    for member in [11, 12, 13] {
+        eventually("all to apply", || (cluster.journal(member).len() == 10_000).then_some(())).await;
+        assert_eq!(cluster.journal(member), expected);
+    }
+
+    let lost = leader.member();
+    leader.shutdown().await;
+    assert!(!leader.lease().is_valid(Instant::now()));
+    cluster.members.retain(|(group, _)| group.member() != lost);
+    let others: Vec<MemberId> = cluster.members.iter().map(|(group, _)| group.member()).collect();
+    let new_leader = cluster.leader(&others).await;
+    assert!(matches!(write(&new_leader, "after").await, Outcome::Applied { .. }));
+    assert_eq!(cluster.journal(new_leader.member()).len(), 10_001);
+    new_leader.read_barrier().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_new_member_catches_up_by_snapshot_and_takes_the_place_of_a_lost_one() {
+    const LOG: usize = 256 << 10;
+    let mut cluster = Cluster::start(LOG).await;
+    let leader = cluster.leader(&[11, 12, 13]).await;
+    let lost =
+        cluster.members.iter().map(|(group, _)| group.member()).find(|id| *id != leader.member()).unwrap();
+    cluster.group(lost).shutdown().await;
+    cluster.members.retain(|(group, _)| group.member() != lost);
+    let home = (lost - 11) as usize;
+
+    for n in 0..2_000 {
+        assert!(matches!(write(&leader, numbered(n, 1000)).await, Outcome::Applied { .. }));
+    }
+    // Two megabytes written, a quarter kept: whoever starts from nothing needs a snapshot.
+    let (newcomer, journal) = cluster.nodes[home].join(24, LOG).await;
+    leader.add_learner(24, cluster.nodes[home].as_member()).await.unwrap();
+    becomes(&leader, "the learner to catch up", |state| {
+        state
+            .followers
+            .get(&24)
+            .and_then(|follower| follower.matched)
+            .is_some_and(|matched| matched >= state.last_log)
+    })
+    .await;
+    let voters: BTreeSet<MemberId> =
+        BTreeSet::from([11, 12, 13, 24]).into_iter().filter(|id| *id != lost).collect();
+    leader.change_voters(voters.clone()).await.unwrap();
+    cluster.members.push((newcomer.clone(), journal));
+    becomes(&newcomer, "the newcomer to vote", |state| {
+        state.voters.keys().copied().collect::<BTreeSet<_>>() == voters
+    })
+    .await;
+    assert!(matches!(write(&leader, "last").await, Outcome::Applied { .. }));
+    eventually("the newcomer to have all", || (cluster.journal(24).len() == 2_001).then_some(())).await;
+    assert_eq!(cluster.journal(24), cluster.journal(leader.member()));
+    assert_eq!(cluster.journal(24)[17], numbered(17, 1000));
+}
+
+#[tokio::test]
+async fn leadership_is_handed_over_in_milliseconds() {
+    let cluster = Cluster::start(1 << 20).await;
+    let leader = cluster.leader(&[11, 12, 13]).await;
+    assert!(matches!(write(&leader, "before").await, Outcome::Applied { .. }));
+    let to = [11, 12, 13].into_iter().find(|id| *id != leader.member()).unwrap();
+    let lease = leader.lease();
+    let begun = Instant::now();
+    leader.transfer_leader(to).await.unwrap();
+    assert!(!lease.is_valid(Instant::now()), "no reads on the former leader");
+    let took = begun.elapsed();
+    assert!(took < Timing::default().election_min, "a handover is no election: {took:?}");
+    let new_leader = cluster.leader(&[11, 12, 13]).await;
+    assert_eq!(new_leader.member(), to);
+    assert!(matches!(write(&new_leader, "after").await, Outcome::Applied { .. }));
+    assert_eq!(leader.transfer_leader(to).await, Err(GroupError::NotLeader { leader: Some(to) }));
+}
+
+#[tokio::test]
+async fn a_follower_names_the_leader_and_certainly_did_nothing() {
+    let cluster = Cluster::start(1 << 20).await;
+    let leader = cluster.leader(&[11, 12, 13]).await;
+    let follower = [11, 12, 13].into_iter().find(|id| *id != leader.member()).unwrap();
+    let outcome = write(cluster.group(follower), "lost").await;
+    assert_eq!(outcome, Outcome::NotLeader { leader: Some(leader.member()) });
+    assert!(!cluster.group(follower).lease().is_valid(Instant::now()));
+    let barrier = cluster.group(follower).read_barrier().await;
+    assert_eq!(barrier, Err(GroupError::NotLeader { leader: Some(leader.member()) }));
+}
+
+#[tokio::test]
+async fn a_leader_without_its_quorum_stops_reading_and_proposing() {
+    let cluster = Cluster::start(1 << 20).await;
+    let leader = cluster.leader(&[11, 12, 13]).await;
+    let others: Vec<MemberId> = [11, 12, 13].into_iter().filter(|id| *id != leader.member()).collect();
+    for id in &others {
+        cluster.nodes[(*id - 11) as usize].bus.shutdown();
+        cluster.group(*id).shutdown().await;
+    }
+    // Its lease may still hold: then the proposal is in the log, and nobody knows what becomes of it.
+    let early = propose(&leader, Bytes::from_static(b"early"));
+    eventually("the lease to end", || (!leader.lease().is_valid(Instant::now())).then_some(())).await;
+    sleep(Timing::default().election_max).await;
+    let late = write(&leader, "late").await;
+    assert_eq!(late, Outcome::NotLeader { leader: None }, "after the lease nothing is put into the log");
+    assert!(matches!(leader.read_barrier().await, Err(GroupError::Unavailable(_))));
+    leader.shutdown().await;
+    assert_eq!(timeout(PATIENCE, early).await.unwrap().unwrap(), Outcome::Unknown);
+}
+
+#[tokio::test]
+async fn the_proposers_own_part_reaches_its_own_apply_only_and_is_not_kept() {
+    let cluster = Cluster::start(1 << 20).await;
+    let leader = cluster.leader(&[11, 12, 13]).await;
+    let seen = Arc::new(Mutex::new(0u32));
+    let (tell, outcome) = oneshot::channel();
+    let proposal = Proposal { bytes: Bytes::from_static(b"mine"), local: Some(seen.clone()) };
+    leader.propose(proposal, Box::new(move |outcome| drop(tell.send(outcome))));
+    assert!(matches!(outcome.await.unwrap(), Outcome::Applied { .. }));
+    for member in [11, 12, 13] {
+        eventually("all to apply", || (cluster.journal(member).len() == 1).then_some(())).await;
+    }
+    assert_eq!(*seen.lock(), 1, "one of three applies saw it");
+    eventually("the log to let go of it", || (Arc::strong_count(&seen) == 1).then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_group_is_formed_once_and_a_member_id_runs_once() {
+    let cluster = Cluster::start(1 << 20).await;
+    let leader = cluster.leader(&[11, 12, 13]).await;
+    let again = BTreeMap::from([(leader.member(), cluster.nodes[0].as_member())]);
+    assert!(matches!(leader.initialize(again).await, Err(GroupError::Refused(_))));
+    let options = GroupOptions {
+        group: GROUP,
+        member: 99,
+        me: cluster.nodes[0].as_member(),
+        timing: Timing::default(),
+        log_bytes: 1 << 20,
+    };
+    let second = cluster.nodes[0].groups.start(options, Box::new(Journal::default())).await;
+    assert!(matches!(second.err(), Some(GroupError::Refused(_))));
+}
