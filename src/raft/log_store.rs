@@ -55,6 +55,24 @@ impl Log {
             .map_or_else(|| self.purged.map_or(0, |id| id.index + 1), |entry| entry.log_id.index)
     }
 
+    fn drop_back(&mut self, unwanted: impl Fn(&Entry) -> bool) {
+        while let Some(entry) = self.entries.pop_back() {
+            if !unwanted(&entry) {
+                return self.entries.push_back(entry);
+            }
+            self.bytes -= entry_bytes(&entry);
+        }
+    }
+
+    fn drop_front(&mut self, unwanted: impl Fn(&Entry) -> bool) {
+        while let Some(entry) = self.entries.pop_front() {
+            if !unwanted(&entry) {
+                return self.entries.push_front(entry);
+            }
+            self.bytes -= entry_bytes(&entry);
+        }
+    }
+
     /// The positions in `entries` of a range of indexes, as far as they are kept.
     fn positions(&self, range: impl RangeBounds<u64>) -> std::ops::Range<usize> {
         let first = self.first();
@@ -198,20 +216,13 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn truncate_after(&mut self, last: Option<LogIdOf<TypeConfig>>) -> Result<(), io::Error> {
-        let mut log = self.0.lock();
-        while let Some(entry) =
-            log.entries.pop_back_if(|entry| last.is_none_or(|last| entry.log_id.index > last.index))
-        {
-            log.bytes -= entry_bytes(&entry);
-        }
+        self.0.lock().drop_back(|entry| last.is_none_or(|last| entry.log_id.index > last.index));
         Ok(())
     }
 
     async fn purge(&mut self, upto: LogIdOf<TypeConfig>) -> Result<(), io::Error> {
         let mut log = self.0.lock();
-        while let Some(entry) = log.entries.pop_front_if(|entry| entry.log_id.index <= upto.index) {
-            log.bytes -= entry_bytes(&entry);
-        }
+        log.drop_front(|entry| entry.log_id.index <= upto.index);
         log.purged = log.purged.max(Some(upto));
         Ok(())
     }

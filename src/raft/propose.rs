@@ -111,9 +111,10 @@ impl Inside {
         loop {
             let mut queue = self.queue.lock();
             let proceed = may_propose && !queue.held;
-            let Some(attempt) = queue.waiting.pop_front_if(|attempt| proceed || attempt.until <= now) else {
+            if !queue.waiting.front().is_some_and(|attempt| proceed || attempt.until <= now) {
                 return;
-            };
+            }
+            let Some(attempt) = queue.waiting.pop_front() else { return };
             drop(queue);
             match proceed {
                 true => self.submit(attempt),
