@@ -1,11 +1,12 @@
 //! Hash commands on fields by name; those on the whole hash are in `hash_all`.
 
 use slotcast_wire::args::Args;
-use slotcast_wire::number::{parse_f64, parse_i64, write_human_long_double, write_i64};
+use slotcast_wire::number::{parse_i64, write_i64};
 use slotcast_wire::reply::Reply;
 
 use crate::command::argument::integer;
 use crate::command::error::{CommandError, Outcome};
+use crate::command::long_double::LongDouble;
 use crate::command::reply_limit::check;
 use crate::command::spec::{Command, Flags, KeySpec, one_key};
 use crate::keyspace::locked::Locked;
@@ -180,20 +181,16 @@ fn hincrby(keys: &mut Locked<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Outc
 }
 
 fn hincrbyfloat(keys: &mut Locked<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
-    let by = parse_f64(args.at(3)).ok_or(CommandError::NOT_FLOAT)?;
+    let by = LongDouble::parse(args.at(3)).ok_or(CommandError::NOT_FLOAT)?;
     if !by.is_finite() {
         return Err(CommandError::text("ERR value is NaN or Infinity"));
     }
     let text = change(keys, args, |old, text| {
         let old = match old {
-            Some(old) => parse_f64(old).ok_or(CommandError::text("ERR hash value is not a float"))?,
-            None => 0.0,
+            Some(old) => LongDouble::parse(old).ok_or(CommandError::text("ERR hash value is not a float"))?,
+            None => LongDouble::ZERO,
         };
-        let sum = old + by;
-        if !sum.is_finite() {
-            return Err(CommandError::NOT_FINITE);
-        }
-        write_human_long_double(text, sum);
+        old.plus(by).ok_or(CommandError::NOT_FINITE)?.write(text);
         Ok(text.clone())
     })?;
     reply.bulk(&text);

@@ -1,11 +1,12 @@
 //! Strings as numbers: INCR and its kin. The sum replaces the string and leaves its deadline.
 
 use slotcast_wire::args::Args;
-use slotcast_wire::number::{parse_f64, parse_i64, write_human_long_double, write_i64};
+use slotcast_wire::number::{parse_i64, write_i64};
 use slotcast_wire::reply::Reply;
 
 use crate::command::argument::integer;
 use crate::command::error::{CommandError, Outcome};
+use crate::command::long_double::LongDouble;
 use crate::command::spec::{Command, Flags, KeySpec, one_key};
 use crate::keyspace::locked::{Deadline, Locked};
 
@@ -81,15 +82,13 @@ fn add(keys: &mut Locked<'_>, key: &[u8], by: i64, reply: &mut Reply<'_>) -> Out
 fn incrbyfloat(keys: &mut Locked<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
     let key = args.at(1);
     let old = match keys.string(key)? {
-        Some(text) => parse_f64(text).ok_or(CommandError::NOT_FLOAT)?,
-        None => 0.0,
+        Some(text) => LongDouble::parse(text).ok_or(CommandError::NOT_FLOAT)?,
+        None => LongDouble::ZERO,
     };
-    let sum = old + parse_f64(args.at(2)).ok_or(CommandError::NOT_FLOAT)?;
-    if !sum.is_finite() {
-        return Err(CommandError::NOT_FINITE);
-    }
+    let by = LongDouble::parse(args.at(2)).ok_or(CommandError::NOT_FLOAT)?;
+    let sum = old.plus(by).ok_or(CommandError::NOT_FINITE)?;
     let mut text = Vec::new();
-    write_human_long_double(&mut text, sum);
+    sum.write(&mut text);
     keys.put_bytes(key, &text, Deadline::Keep);
     reply.bulk(&text);
     Ok(())
