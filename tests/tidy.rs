@@ -313,8 +313,17 @@ fn bad_name(source: &Source, kind: &str, name: &str) -> Option<String> {
     (kind == "fn" && name.starts_with("get_")).then(|| format!("fn `{name}`: no `get_` prefix"))
 }
 
+/// Whether line `number` stands in an `impl Trait for Type`: its names are the trait's, chosen elsewhere.
+fn named_by_a_trait(source: &Source, number: usize) -> bool {
+    let mut before = source.lines[..number - 1].iter().rev();
+    let opens = |line: &&String| line.starts_with("impl") || line.starts_with('}');
+    before.find(opens).is_some_and(|line| line.starts_with("impl") && line.contains(" for "))
+}
+
 fn bad_names(source: &Source) -> Vec<String> {
+    let chosen_here = |number: &usize| !named_by_a_trait(source, *number);
     let declared = source.code().filter_map(|(number, line)| Some((number, declared(line)?)));
+    let declared = declared.filter(|(number, _)| chosen_here(number));
     let bad = |(number, (kind, name))| Some(source.finding(number, bad_name(source, kind, name)?));
     let mut findings: Vec<String> = declared.filter_map(bad).collect();
     let stem = Path::new(&source.path).file_stem().map(|stem| stem.to_string_lossy().into_owned());
@@ -450,6 +459,9 @@ mod rules {
         ] {
             assert_eq!(findings(good), 0, "{good}");
         }
+        assert_eq!(findings("impl Store for Log {\n    fn get_reader() {}\n}"), 0, "the trait chose that name");
+        assert_eq!(findings("impl Log {\n    fn get_reader() {}\n}"), 1);
+        assert_eq!(findings("impl Store for Log {\n}\nfn get_reader() {}"), 1);
         assert_eq!(bad_names(&Source::new("src/keyspace/helpers.rs", "")).len(), 1);
         assert_eq!(bad_names(&Source::new("src/session/info.rs", "fn info() {}")).len(), 0);
     }

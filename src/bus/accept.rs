@@ -16,7 +16,7 @@ use parking_lot::RwLock;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
-use crate::bus::Service;
+use crate::bus::call::Service;
 use crate::bus::frame::{Frame, Greeting};
 use crate::bus::stream::{Reader, Writer};
 use crate::bus::transport::{Halves, Listener};

@@ -8,7 +8,7 @@ use std::fmt;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 
-use crate::bus::Lane;
+use crate::bus::call::Lane;
 use crate::id::{NODE_ID_LEN, NodeId};
 
 /// Bytes in a frame's body, at most. A frame that claims more ends the connection.

@@ -15,11 +15,11 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
 
+use crate::bus::call::{Answered, BusError, Lane};
 use crate::bus::frame::{Frame, Greeting};
 use crate::bus::reach::Reach;
 use crate::bus::stream::{Reader, Writer};
 use crate::bus::transport::Transport;
-use crate::bus::{BusError, Lane};
 use crate::id::NodeId;
 
 /// Calls in a link's queue; more are refused.
@@ -52,7 +52,7 @@ struct Call {
     expected: Option<NodeId>,
     service: u8,
     body: Bytes,
-    answer: oneshot::Sender<Result<Bytes, BusError>>,
+    answer: oneshot::Sender<Answered>,
 }
 
 impl Link {
@@ -87,7 +87,7 @@ impl Link {
         expected: Option<NodeId>,
         service: u8,
         body: Bytes,
-    ) -> Result<oneshot::Receiver<Result<Bytes, BusError>>, BusError> {
+    ) -> Result<oneshot::Receiver<Answered>, BusError> {
         let length = body.len();
         if self.queued.fetch_add(length, Ordering::Relaxed) + length > self.limit.max(length) {
             self.queued.fetch_sub(length, Ordering::Relaxed);
@@ -105,7 +105,7 @@ impl Link {
     }
 }
 
-type Pending = Mutex<HashMap<u64, oneshot::Sender<Result<Bytes, BusError>>>>;
+type Pending = Mutex<HashMap<u64, oneshot::Sender<Answered>>>;
 
 struct Keeper {
     me: NodeId,

@@ -5,22 +5,18 @@
 //! so that a heartbeat never queues behind megabytes of log.
 
 use std::collections::HashMap;
-use std::fmt;
-use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::future::BoxFuture;
 use parking_lot::Mutex;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use crate::bus::accept::Services;
+use crate::bus::call::{BusError, Lane, Peer, PendingAnswer, Service};
 use crate::bus::frame::MAX_FRAME;
 use crate::bus::link::Link;
 use crate::bus::reach::Reach;
@@ -28,6 +24,7 @@ use crate::bus::transport::Transport;
 use crate::id::NodeId;
 
 mod accept;
+pub mod call;
 mod frame;
 mod link;
 mod reach;
@@ -36,48 +33,6 @@ pub mod transport;
 
 /// Outgoing connections kept at once; calls to further addresses are refused.
 const MAX_LINKS: usize = 512;
-
-/// Which of a peer's two connections a call takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Lane {
-    /// Heartbeats, votes and small calls: never behind much.
-    Control,
-    /// Log entries and snapshots.
-    Bulk,
-}
-
-/// Whom to call: an address, and who must answer there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Peer {
-    /// The node that must answer; `None` only while it is not known yet (a seed).
-    pub node: Option<NodeId>,
-    /// Its bus address.
-    pub addr: SocketAddr,
-}
-
-/// Why a call brought no answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum BusError {
-    /// The peer has certainly not seen the call: no connection, a wrong node there, a full queue.
-    NotDelivered(String),
-    /// The peer may have seen it: the connection broke, or no answer came in time.
-    Unknown(String),
-}
-
-impl fmt::Display for BusError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            BusError::NotDelivered(why) => write!(f, "not delivered: {why}"),
-            BusError::Unknown(why) => write!(f, "no answer: {why}"),
-        }
-    }
-}
-
-impl std::error::Error for BusError {}
-
-/// What answers a service's calls: (calling node, request) to answer. It must not block; its synchronous part
-/// runs in the order in which the calls of one lane arrived.
-pub type Service = Arc<dyn Fn(NodeId, Bytes) -> BoxFuture<'static, Bytes> + Send + Sync>;
 
 /// This node's end of the bus. A cheap handle.
 #[derive(Clone)]
@@ -196,28 +151,5 @@ impl Bus {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.accepting.abort();
-    }
-}
-
-/// A call's answer to come.
-pub struct PendingAnswer(Result<oneshot::Receiver<Result<Bytes, BusError>>, BusError>);
-
-impl PendingAnswer {
-    fn failed(why: String) -> PendingAnswer {
-        PendingAnswer(Err(BusError::NotDelivered(why)))
-    }
-}
-
-impl Future for PendingAnswer {
-    type Output = Result<Bytes, BusError>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        match &mut self.0 {
-            Err(error) => Poll::Ready(Err(error.clone())),
-            Ok(receiver) => Pin::new(receiver).poll(context).map(|answer| match answer {
-                Ok(answer) => answer,
-                Err(_) => Err(BusError::Unknown("the bus is shut down".into())),
-            }),
-        }
     }
 }

@@ -9,7 +9,7 @@ use openraft::async_runtime::WatchReceiver;
 use openraft::{Instant as _, RaftMetrics, ServerState};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use crate::raft::group::Inside;
+use crate::raft::inside::Inside;
 use crate::raft::state::{Follower, GroupState};
 use crate::raft::types::TypeConfig;
 

@@ -1,32 +1,25 @@
 //! A member of a group on this node: the handle the rest of the server holds.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::Bytes;
 use openraft::errors::{
     ChangeMembershipError, ClientWriteError, ForwardToLeader, InitializeError, LinearizableReadError,
     RaftError,
 };
-use openraft::{ChangeMembers, Raft, ReadPolicy};
-use parking_lot::{Mutex, RwLock};
-use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, timeout};
+use openraft::{ChangeMembers, ReadPolicy};
+use tokio::sync::watch;
+use tokio::time::timeout;
 
 use crate::id::{GroupId, MemberId};
-use crate::raft::inbox::{self, Incoming};
+use crate::raft::inside::Inside;
 use crate::raft::lease::Lease;
-use crate::raft::log_store::LogStore;
-use crate::raft::network::Outside;
 use crate::raft::proposal::{Done, Proposal};
-use crate::raft::propose::Queue;
-use crate::raft::state::{GroupError, GroupOptions, GroupState, Member};
-use crate::raft::state_machine::Adapter;
+use crate::raft::state::{GroupError, GroupState, Member};
 use crate::raft::types::TypeConfig;
-use crate::raft::wire::{self, Answer, Message};
 
 /// A member may become a voter once it lacks at most this many entries.
 const NEARLY_CAUGHT_UP: u64 = 4096;
@@ -36,29 +29,6 @@ const CHANGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A member of a group on this node. A cheap handle, usable from every thread.
 #[derive(Clone)]
 pub struct Group(pub(in crate::raft) Arc<Inside>);
-
-/// The members on this node, by group.
-pub(in crate::raft) type Members = RwLock<HashMap<GroupId, Group>>;
-
-/// What the handles, the driver and the inbox of one member share.
-pub(in crate::raft) struct Inside {
-    pub options: GroupOptions,
-    pub raft: Raft<TypeConfig, Adapter>,
-    pub log: LogStore,
-    pub outside: Arc<Outside>,
-    pub state: watch::Sender<GroupState>,
-    pub lease: Lease,
-    /// The term in which the lease must not be extended any more: its leadership is being handed over, or (the
-    /// last term there is) the member stops. Locked while the lease is changed.
-    pub lease_ends: Mutex<Option<u64>>,
-    pub queue: Mutex<Queue>,
-    /// Wakes the driver.
-    pub wake: Notify,
-    pub stopped: AtomicBool,
-    pub incoming: Mutex<Option<Incoming>>,
-    /// The directory this member is in.
-    pub members: Arc<Members>,
-}
 
 type Change = Result<(), RaftError<TypeConfig, ClientWriteError<TypeConfig>>>;
 
@@ -192,55 +162,13 @@ impl Group {
 
     /// Stops this member: ends the lease, leaves the directory, ends all its tasks.
     pub async fn shutdown(&self) {
-        self.leave();
+        self.0.leave();
         self.0.stopped.store(true, Ordering::Release);
         self.0.end_lease(u64::MAX);
         if let Err(error) = self.0.raft.shutdown().await {
             tracing::warn!(group = %self.id(), %error, "a raft member did not stop cleanly");
         }
         self.0.wake.notify_one();
-    }
-}
-
-impl Group {
-    fn leave(&self) {
-        let mut members = self.0.members.write();
-        if members.get(&self.id()).is_some_and(|there| there.member() == self.member()) {
-            members.remove(&self.id());
-        }
-    }
-}
-
-impl Inside {
-    /// Answers another member's message.
-    pub async fn answer(&self, message: Message) -> Bytes {
-        let answer = match self.stopped.load(Ordering::Acquire) {
-            true => Answer::Refused("the member has stopped".into()),
-            // Without tokio's budget: a message must reach openraft's queue at the first poll, so that those of
-            // one stream keep their order.
-            false => tokio::task::unconstrained(inbox::answer(&self.raft, &self.incoming, message)).await,
-        };
-        wire::encode_answer(&answer)
-    }
-
-    /// Ends the lease, for good in `term` (and, if that is the last term there is, in all).
-    pub fn end_lease(&self, term: u64) {
-        let mut ends = self.lease_ends.lock();
-        *ends = (*ends).max(Some(term));
-        self.lease.revoke();
-    }
-
-    fn resume_lease(&self, term: u64) {
-        self.lease_ends.lock().take_if(|ends| *ends == term);
-    }
-
-    /// Lets the lease of `term` end at `until`, or now (`None`).
-    pub fn set_lease(&self, term: u64, until: Option<Instant>) {
-        let ends = self.lease_ends.lock();
-        match until {
-            Some(until) if ends.is_none_or(|ends| ends < term) => self.lease.extend(until),
-            _ => self.lease.revoke(),
-        }
     }
 }
 

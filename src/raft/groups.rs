@@ -11,20 +11,20 @@ use tokio::time::Instant;
 
 use crate::bus::Bus;
 use crate::id::GroupId;
+use crate::raft::client::Outside;
 use crate::raft::driver;
-use crate::raft::group::{Group, Inside, Members};
+use crate::raft::group::Group;
+use crate::raft::inside::{Inside, Members};
 use crate::raft::lease::Lease;
 use crate::raft::log_store::LogStore;
 use crate::raft::machine::Machine;
-use crate::raft::network::{Factory, Outside, SNAPSHOTS_AT_ONCE};
-use crate::raft::propose::Queue;
+use crate::raft::network::{Factory, SNAPSHOTS_AT_ONCE};
+use crate::raft::queue::Queue;
 use crate::raft::runtime;
 use crate::raft::state::{GroupError, GroupOptions, GroupState, Timing};
 use crate::raft::state_machine::Adapter;
-use crate::raft::wire::{self, Answer};
+use crate::raft::wire::{self, Answer, RAFT_SERVICE};
 
-/// The bus service of all groups.
-pub(in crate::raft) const RAFT_SERVICE: u8 = 1;
 /// Entries of one append request, at most (their bytes are bounded by the log store).
 const MAX_ENTRIES: u64 = 512;
 
@@ -84,20 +84,19 @@ impl Groups {
             members: self.members.clone(),
             options,
         });
-        let group = Group(inside.clone());
-        self.members.write().insert(group.id(), group.clone());
-        tokio::spawn(driver::drive(inside));
-        Ok(group)
+        self.members.write().insert(inside.options.group, inside.clone());
+        tokio::spawn(driver::drive(inside.clone()));
+        Ok(Group(inside))
     }
 
     /// This node's member of a group.
     pub fn group(&self, group: GroupId) -> Option<Group> {
-        self.members.read().get(&group).cloned()
+        self.members.read().get(&group).cloned().map(Group)
     }
 
     /// All members on this node.
     pub fn all(&self) -> Vec<Group> {
-        self.members.read().values().cloned().collect()
+        self.members.read().values().cloned().map(Group).collect()
     }
 }
 
@@ -113,8 +112,8 @@ async fn answer(members: Arc<Members>, body: Bytes) -> Bytes {
         Err(error) => return refused(error.to_string()),
     };
     let member = members.read().get(&to.group).cloned();
-    match member.filter(|group| group.member() == to.member) {
-        Some(group) => group.0.answer(message).await,
+    match member.filter(|there| there.options.member == to.member) {
+        Some(there) => there.answer(message).await,
         None => refused(format!("no member {} of {} lives here", to.member, to.group)),
     }
 }

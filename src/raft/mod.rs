@@ -6,16 +6,20 @@
 //!
 //! Deliberately unknown here: slots, keys, requests, what the bytes of a proposal mean.
 
+mod client;
 mod driver;
 pub mod group;
 pub mod groups;
 mod inbox;
+mod inside;
 pub mod lease;
 mod log_store;
 pub mod machine;
 mod network;
+mod pipeline;
 pub mod proposal;
 mod propose;
+mod queue;
 mod runtime;
 pub mod state;
 mod state_machine;

@@ -3,7 +3,6 @@
 //! openraft refuses proposals while the leader's lease has run out, which is no redirect: nobody else leads. Those
 //! proposals wait here, in order, a bounded time; so do proposals made while the leadership is handed over.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -11,53 +10,19 @@ use futures::FutureExt;
 use openraft::errors::{ClientWriteError, ForwardReason};
 use tokio::time::Instant;
 
-use crate::raft::group::Inside;
+use crate::raft::inside::Inside;
 use crate::raft::proposal::{Done, MAX_PROPOSAL, Outcome, Proposal};
+use crate::raft::queue::{Attempt, Promise};
 use crate::raft::types::{Callback, WriteResult};
 
 /// Proposals that wait for the lease, at most; more are refused.
 const MAX_WAITING: usize = 1024;
 
-/// Proposals that wait.
-#[derive(Default)]
-pub struct Queue {
-    waiting: VecDeque<Attempt>,
-    /// Whether all proposals have to wait.
-    pub held: bool,
-}
-
-/// A proposal with whom to tell.
-pub struct Attempt {
-    proposal: Proposal,
-    promise: Promise,
-    /// Until when it may wait for the lease.
-    until: Instant,
-}
-
-/// Tells the outcome exactly once: whoever drops it untold leaves it unknown.
-struct Promise(Option<Done>);
-
-impl Promise {
-    fn keep(mut self, outcome: Outcome) {
-        if let Some(done) = self.0.take() {
-            done(outcome);
-        }
-    }
-}
-
-impl Drop for Promise {
-    fn drop(&mut self) {
-        if let Some(done) = self.0.take() {
-            done(Outcome::Unknown);
-        }
-    }
-}
-
 impl Inside {
     /// See [`crate::raft::group::Group::propose`].
     pub fn propose(self: &Arc<Self>, proposal: Proposal, done: Done) {
         let until = Instant::now() + self.options.timing.election_max * 2;
-        let attempt = Attempt { proposal, promise: Promise(Some(done)), until };
+        let attempt = Attempt { proposal, promise: Promise::new(done), until };
         if attempt.proposal.bytes.len() > MAX_PROPOSAL || self.stopped.load(Ordering::Acquire) {
             return attempt.promise.keep(Outcome::NotLeader { leader: None });
         }

@@ -21,6 +21,9 @@ use crate::raft::proposal::Proposal;
 use crate::raft::state::Member;
 use crate::raft::types::{Entry, LogId, Membership, SnapshotMeta, StoredMembership, TypeConfig, Vote};
 
+/// The bus service of all groups.
+pub const RAFT_SERVICE: u8 = 1;
+
 const APPEND: u8 = 1;
 const VOTE: u8 = 2;
 const PRE_VOTE: u8 = 3;

@@ -1,0 +1,88 @@
+//! Calls from one member of a group to another, over the bus.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use bytes::Bytes;
+use openraft::AnyError;
+use openraft::errors::{RPCError, Unreachable};
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use crate::bus::Bus;
+use crate::bus::call::{Lane, Peer, PendingAnswer};
+use crate::id::{GroupId, MemberId};
+use crate::raft::types::TypeConfig;
+use crate::raft::wire::{self, Address, Answer, Message, RAFT_SERVICE};
+
+/// What openraft wants to hear from a call.
+pub type RpcResult<T> = Result<T, RPCError<TypeConfig>>;
+
+/// What all of a group's connections share.
+pub struct Outside {
+    /// The way to other nodes.
+    pub bus: Bus,
+    /// The group.
+    pub group: GroupId,
+    /// This member.
+    pub member: MemberId,
+    /// Entries before this index are wanted away: a follower that needs them gets a snapshot.
+    pub floor: AtomicU64,
+    /// Last index of each snapshot being sent: the log after it must stay.
+    pub cuts: Mutex<BTreeMap<u64, u64>>,
+    /// Numbers the snapshots sent.
+    pub transfers: AtomicU64,
+    /// Leave to send a snapshot; the node's.
+    pub sending: Arc<Semaphore>,
+}
+
+/// The way to one other member.
+pub struct Client {
+    /// What it shares with the group's other clients.
+    pub outside: Arc<Outside>,
+    /// The other member.
+    pub target: MemberId,
+    /// Where it lives.
+    pub peer: Peer,
+    /// The lane of log entries; small calls go over the control lane anyway.
+    pub lane: Lane,
+}
+
+impl Client {
+    /// Queues a message; its answer to come, and its length.
+    pub fn submit(&self, lane: Lane, message: &Message) -> (PendingAnswer, usize) {
+        let to = Address { group: self.outside.group, member: self.target };
+        let body = wire::encode(to, message);
+        let length = body.len();
+        (self.outside.bus.submit(self.peer, lane, RAFT_SERVICE, body), length)
+    }
+
+    /// Sends a message and waits for its answer.
+    pub async fn call(&self, lane: Lane, message: &Message, limit: Duration) -> Result<Answer, AnyError> {
+        let (answer, _) = self.submit(lane, message);
+        let bytes = timeout(limit, answer).await.map_err(|error| AnyError::new(&error))?;
+        understood(bytes.map_err(|error| AnyError::new(&error))?)
+    }
+}
+
+/// An answer that is one; a refusal is an error.
+pub fn understood(bytes: Bytes) -> Result<Answer, AnyError> {
+    match wire::decode_answer(bytes) {
+        Ok(Answer::Refused(why)) => Err(AnyError::error(why)),
+        Ok(answer) => Ok(answer),
+        Err(error) => Err(AnyError::new(&error)),
+    }
+}
+
+/// The complaint about an answer that does not fit.
+pub fn unexpected(answer: Answer) -> AnyError {
+    AnyError::error(format!("an answer to another question: {answer:?}"))
+}
+
+/// openraft's "leave it alone for a while".
+pub fn unreachable(error: AnyError) -> RPCError<TypeConfig> {
+    RPCError::Unreachable(Unreachable::new(&error))
+}

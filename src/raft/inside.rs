@@ -1,0 +1,87 @@
+//! One member's inside: what its handle, its driver and its inbox share.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use openraft::Raft;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use crate::id::GroupId;
+use crate::raft::client::Outside;
+use crate::raft::inbox::{self, Incoming};
+use crate::raft::lease::Lease;
+use crate::raft::log_store::LogStore;
+use crate::raft::queue::Queue;
+use crate::raft::state::{GroupOptions, GroupState};
+use crate::raft::state_machine::Adapter;
+use crate::raft::types::TypeConfig;
+use crate::raft::wire::{self, Answer, Message};
+
+/// The members on this node, by group.
+pub type Members = RwLock<HashMap<GroupId, Arc<Inside>>>;
+
+/// What the handles, the driver and the inbox of one member share.
+pub struct Inside {
+    pub options: GroupOptions,
+    pub raft: Raft<TypeConfig, Adapter>,
+    pub log: LogStore,
+    pub outside: Arc<Outside>,
+    pub state: watch::Sender<GroupState>,
+    pub lease: Lease,
+    /// The term in which the lease must not be extended any more: its leadership is being handed over, or (the
+    /// last term there is) the member stops. Locked while the lease is changed.
+    pub lease_ends: Mutex<Option<u64>>,
+    pub queue: Mutex<Queue>,
+    /// Wakes the driver.
+    pub wake: Notify,
+    pub stopped: AtomicBool,
+    pub incoming: Mutex<Option<Incoming>>,
+    /// The directory this member is in.
+    pub members: Arc<Members>,
+}
+
+impl Inside {
+    /// Takes this member out of the directory.
+    pub fn leave(&self) {
+        let mut members = self.members.write();
+        if members.get(&self.options.group).is_some_and(|there| there.options.member == self.options.member) {
+            members.remove(&self.options.group);
+        }
+    }
+
+    /// Answers another member's message.
+    pub async fn answer(&self, message: Message) -> Bytes {
+        let answer = match self.stopped.load(Ordering::Acquire) {
+            true => Answer::Refused("the member has stopped".into()),
+            // Without tokio's budget: a message must reach openraft's queue at the first poll, so that those of
+            // one stream keep their order.
+            false => tokio::task::unconstrained(inbox::answer(&self.raft, &self.incoming, message)).await,
+        };
+        wire::encode_answer(&answer)
+    }
+
+    /// Ends the lease, for good in `term` (and, if that is the last term there is, in all).
+    pub fn end_lease(&self, term: u64) {
+        let mut ends = self.lease_ends.lock();
+        *ends = (*ends).max(Some(term));
+        self.lease.revoke();
+    }
+
+    /// Lets the lease of `term` go on after all.
+    pub fn resume_lease(&self, term: u64) {
+        self.lease_ends.lock().take_if(|ends| *ends == term);
+    }
+
+    /// Lets the lease of `term` end at `until`, or now (`None`).
+    pub fn set_lease(&self, term: u64, until: Option<Instant>) {
+        let ends = self.lease_ends.lock();
+        match until {
+            Some(until) if ends.is_none_or(|ends| ends < term) => self.lease.extend(until),
+            _ => self.lease.revoke(),
+        }
+    }
+}
