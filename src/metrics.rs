@@ -1,7 +1,10 @@
 //! Counters of a node, for INFO and for metrics exposition. Relaxed atomics: each is right, together they are no
 //! one moment.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use parking_lot::Mutex;
 
 /// A counter that only grows (or is reset by CONFIG RESETSTAT).
 #[derive(Debug, Default)]
@@ -43,6 +46,87 @@ pub struct Metrics {
     pub evicted_keys: Counter,
     /// Error replies.
     pub error_replies: Counter,
+    /// Error replies by their first word.
+    pub errors: Errors,
     /// Clients closed since they did not read their replies.
     pub output_limit_disconnections: Counter,
+    /// Messages to other nodes.
+    pub bus_messages_sent: Counter,
+    /// Messages from other nodes.
+    pub bus_messages_received: Counter,
+}
+
+impl Metrics {
+    /// Counts an error reply (its text without the leading `-`).
+    pub fn note_error(&self, text: &str) {
+        self.error_replies.add(1);
+        self.errors.add(text.split(' ').next().unwrap_or_default());
+    }
+
+    /// CONFIG RESETSTAT.
+    pub fn reset(&self) {
+        let counters = [
+            &self.connections_received,
+            &self.connections_rejected,
+            &self.commands_processed,
+            &self.input_bytes,
+            &self.output_bytes,
+            &self.expired_keys,
+            &self.evicted_keys,
+            &self.error_replies,
+            &self.output_limit_disconnections,
+            &self.bus_messages_sent,
+            &self.bus_messages_received,
+        ];
+        counters.iter().for_each(|counter| counter.reset());
+        self.errors.0.lock().clear();
+    }
+}
+
+/// Error codes told apart; errors with a further code are counted as [`OTHER`].
+const MOST_CODES: usize = 64;
+/// Where errors beyond the limit are counted.
+const OTHER: &str = "OTHER";
+
+/// Error replies by code (`ERR`, `WRONGTYPE`, `MOVED`). Errors are rare enough for a lock.
+#[derive(Debug, Default)]
+pub struct Errors(Mutex<BTreeMap<Box<str>, u64>>);
+
+impl Errors {
+    fn add(&self, code: &str) {
+        let mut counts = self.0.lock();
+        let code = if counts.len() < MOST_CODES || counts.contains_key(code) { code } else { OTHER };
+        match counts.get_mut(code) {
+            Some(count) => *count += 1,
+            None => {
+                counts.insert(code.into(), 1);
+            }
+        }
+    }
+
+    /// Codes and counts, by code.
+    pub fn counts(&self) -> Vec<(Box<str>, u64)> {
+        self.0.lock().iter().map(|(code, count)| (code.clone(), *count)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_counted_by_code_and_the_codes_are_bounded() {
+        let metrics = Metrics::default();
+        metrics.note_error("ERR syntax error");
+        metrics.note_error("ERR no such key");
+        metrics.note_error("MOVED 1 a:2");
+        assert_eq!(metrics.errors.counts(), [("ERR".into(), 2), ("MOVED".into(), 1)]);
+        for code in 0..200 {
+            metrics.note_error(&format!("E{code} x"));
+        }
+        assert_eq!(metrics.errors.counts().len(), MOST_CODES + 1);
+        assert_eq!(metrics.error_replies.count(), 203);
+        metrics.reset();
+        assert_eq!((metrics.errors.counts().len(), metrics.error_replies.count()), (0, 0));
+    }
 }
