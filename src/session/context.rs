@@ -41,6 +41,11 @@ impl Context {
         self.cluster.as_ref().map(|cluster| cluster.load_full())
     }
 
+    /// `cluster` or `standalone`, as HELLO and INFO name it.
+    pub fn mode(&self) -> &'static str {
+        if self.cluster.is_some() { "cluster" } else { "standalone" }
+    }
+
     /// Whether the node serves this shard as its leader (always, in single-node mode).
     pub fn leads(&self, shard: GroupId) -> bool {
         self.cluster.as_ref().is_none_or(|cluster| cluster.load().serves(shard))

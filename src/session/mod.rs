@@ -4,8 +4,18 @@
 //! [`table`], and for a session command calls the row's function with the [`Session`] and the node's
 //! [`context::Context`]; the [`verdict::Verdict`] says what is left to do. Data commands it routes itself.
 
+pub mod client;
+pub mod client_line;
+pub mod client_tracking;
 pub mod clients;
+pub mod cluster;
+pub mod config;
+pub mod connection;
 pub mod context;
+pub mod info;
+pub mod introspection;
+pub mod row;
+pub mod server;
 pub mod table;
 pub mod transaction;
 pub mod verdict;
@@ -14,8 +24,17 @@ use std::sync::Arc;
 
 use slotcast_wire::reply::Proto;
 
+use crate::command::error::CommandError;
 use crate::session::clients::Client;
 use crate::session::transaction::Transaction;
+
+/// The Redis version that HELLO and INFO name. Clients switch features on by it (redis-py caches from 7.4 on), so it
+/// is the newest whose connection-level features are here; `slotcast_version` in INFO is our own.
+pub const REDIS_VERSION: &str = "7.4.0";
+/// Our own version.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+const CLUSTER_DISABLED: CommandError = CommandError::text("ERR This instance has cluster support disabled");
 
 /// The state of one connection.
 pub struct Session {
@@ -52,6 +71,17 @@ pub enum Replies {
     Skip,
 }
 
+impl Replies {
+    /// What holds for the request that now begins: SKIP is for one request, the one behind it.
+    pub fn at_next_request(self) -> Self {
+        match self {
+            Self::SkipNext => Self::Skip,
+            Self::Skip => Self::On,
+            lasting => lasting,
+        }
+    }
+}
+
 /// The connection's tracking mode (CLIENT TRACKING).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tracking {
@@ -75,6 +105,24 @@ impl Session {
             no_touch: false,
             client,
         }
+    }
+
+    /// Changes the RESP version.
+    pub fn speak(&mut self, proto: Proto) {
+        self.proto = proto;
+        self.client.profile.lock().resp = if proto == Proto::Resp3 { 3 } else { 2 };
+    }
+
+    /// READONLY and READWRITE.
+    pub fn accept_replicas(&mut self, readonly: bool) {
+        self.readonly = readonly;
+        self.client.profile.lock().readonly = readonly;
+    }
+
+    /// Changes the tracking mode; the tracking table follows by `Verdict::Tracking`.
+    pub fn track(&mut self, tracking: Tracking) {
+        self.tracking = tracking;
+        self.client.profile.lock().tracking = tracking.on;
     }
 
     /// Whether a data command can go straight to its keys: nothing about this connection needs a closer look.

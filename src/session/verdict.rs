@@ -10,6 +10,9 @@ pub enum Verdict {
     Replied,
     /// Send what is written, then close the connection.
     Close,
+    /// The reply is written; `Session::tracking` may have changed: enter the connection into the tracking table, or
+    /// take it out.
+    Tracking,
     /// Execute a transaction's requests as one unit and write their replies as an array.
     Execute(Batch),
     /// Note the state of these keys (a WATCH request's arguments), then reply OK.
@@ -21,4 +24,6 @@ pub enum Verdict {
         /// At most (zero: without limit).
         timeout: std::time::Duration,
     },
+    /// Stop the node in order, as SIGTERM does. Nothing is written: Redis answers by closing.
+    Shutdown,
 }
