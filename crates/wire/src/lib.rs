@@ -9,6 +9,7 @@
 //! anything, [`frame`] has the general, owned form.
 
 pub mod args;
+mod display;
 pub mod frame;
 pub mod inline;
 pub mod number;

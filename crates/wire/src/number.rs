@@ -196,17 +196,6 @@ fn write_decimal(out: &mut Vec<u8>, digits: &[u8], exponent: i32) {
     }
 }
 
-/// Appends `value` in fixed notation, 17 places after the point and no trailing zeros, as `INCRBYFLOAT` answers.
-/// `value` is finite.
-pub fn write_human_long_double(out: &mut Vec<u8>, value: f64) {
-    let fixed = format!("{value:.17}");
-    let short = match fixed.contains('.') {
-        true => fixed.trim_end_matches('0').trim_end_matches('.'),
-        false => &fixed,
-    };
-    out.extend_from_slice(if short == "-0" { b"0" } else { short.as_bytes() });
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

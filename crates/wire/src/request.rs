@@ -39,8 +39,7 @@ impl Limits {
         Limits { max_bulk: 512 << 20, max_args: 1 << 20, max_inline: 64 << 10, authenticated: true };
 
     /// For bytes that passed a client's limits before: log entries, what other nodes pass on.
-    pub const TRUSTED: Limits =
-        Limits { max_bulk: u32::MAX as usize, max_args: u32::MAX as usize, ..Limits::DEFAULT };
+    pub const TRUSTED: Limits = Limits { max_bulk: MAX_REQUEST, max_args: MAX_REQUEST, ..Limits::DEFAULT };
 
     /// The same for a client that has yet to authenticate.
     pub const fn unauthenticated(self) -> Limits {
@@ -106,7 +105,7 @@ impl Request {
 pub enum ProtocolError {
     /// The number after `*` is malformed or beyond [`Limits::max_args`].
     MultibulkLength,
-    /// The number after `$` is malformed, negative or beyond [`Limits::max_bulk`].
+    /// The number after `$` is malformed, negative or beyond [`Limits::max_bulk`], or the request beyond 4 GiB.
     BulkLength,
     /// An argument begins with this byte instead of `$`.
     ExpectedBulk(u8),
@@ -143,11 +142,20 @@ impl fmt::Display for ProtocolError {
 
 impl std::error::Error for ProtocolError {}
 
+/// Bytes of the largest request, which a [`Span`] can still point into.
+const MAX_REQUEST: usize = u32::MAX as usize;
+
 /// Bytes of the shortest bulk string, `$0\r\n\r\n`.
 const SHORTEST_BULK: usize = 6;
 
 /// Arguments of the usual request, at most: as many spans need no allocation.
 const FEW: usize = 6;
+
+/// The largest number [`short_line`] reads.
+const SHORT: usize = 9999;
+
+// What the fast way takes, a client that has yet to authenticate may send.
+const _: () = assert!(FEW <= UNAUTHENTICATED_ARGS && SHORT <= UNAUTHENTICATED_BULK);
 
 /// The usual request (few arguments, short lines, all of it there) in one pass and without state. `None` says nothing about
 /// `buf` but that it wants the general way.
@@ -184,6 +192,27 @@ fn short_line(buf: &[u8], at: usize, type_byte: u8) -> Option<(usize, usize)> {
         _ => return None,
     };
     (*first == type_byte).then_some((number, at + digits + 3))
+}
+
+/// The number of arguments that `*` announces; 0 if there is nothing to come.
+fn array_length(number: Option<i64>, limits: &Limits) -> Result<usize, ProtocolError> {
+    let count = usize::try_from(number.ok_or(ProtocolError::MultibulkLength)?).unwrap_or(0);
+    if count > limits.max_args {
+        return Err(ProtocolError::MultibulkLength);
+    }
+    if count > UNAUTHENTICATED_ARGS && !limits.authenticated {
+        return Err(ProtocolError::UnauthenticatedMultibulk);
+    }
+    Ok(count)
+}
+
+/// The line a `*` or `$` stands before.
+struct LengthLine {
+    type_byte: u8,
+    /// `None` if malformed.
+    number: Option<i64>,
+    /// Where the next line begins.
+    next: usize,
 }
 
 /// The parser of one connection: what it knows of the request it is in the middle of.
@@ -226,45 +255,33 @@ impl RequestParser {
 
     fn array(&mut self, buf: &[u8], limits: &Limits, request: &mut Request) -> Result<Parsed, ProtocolError> {
         if self.missing == 0 {
-            let Some((count, next)) = self.length(buf, 0, limits, ProtocolError::LongMultibulkLine)? else {
+            let Some(line) = self.length_line(buf, 0, limits, ProtocolError::LongMultibulkLine)? else {
                 return Ok(Parsed::Incomplete);
             };
-            if self.start(count, next, limits)? {
-                return Ok(Parsed::Blank(next));
+            self.missing = array_length(line.number, limits)?;
+            self.at = line.next;
+            if self.missing == 0 {
+                return Ok(Parsed::Blank(line.next));
             }
         }
-        self.spans.reserve(self.missing.min((buf.len() - self.at) / SHORTEST_BULK));
+        self.spans.reserve(self.missing.min(buf.len().saturating_sub(self.at) / SHORTEST_BULK));
         while self.missing > 0 {
             let Some((start, len)) = self.bulk_header(buf, self.at, limits)? else {
                 return Ok(Parsed::Incomplete);
             };
-            if buf.len() < start + len + 2 {
+            let next = start + len + 2;
+            if next > MAX_REQUEST {
+                return Err(ProtocolError::BulkLength);
+            }
+            if next > buf.len() {
                 return Ok(Parsed::Incomplete);
             }
             self.spans.push(Span::new(start, len));
             self.missing -= 1;
-            self.at = start + len + 2;
+            self.at = next;
         }
         *request = Request { spans: std::mem::take(&mut self.spans), consumed: self.at, inline: None };
         Ok(Parsed::Request(self.at))
-    }
-
-    /// Takes the array's length; whether there is nothing to come.
-    fn start(&mut self, count: Option<i64>, next: usize, limits: &Limits) -> Result<bool, ProtocolError> {
-        let count = count.ok_or(ProtocolError::MultibulkLength)?;
-        if count <= 0 {
-            return Ok(true);
-        }
-        let count = usize::try_from(count).unwrap_or(usize::MAX);
-        if count > limits.max_args {
-            return Err(ProtocolError::MultibulkLength);
-        }
-        if count > UNAUTHENTICATED_ARGS && !limits.authenticated {
-            return Err(ProtocolError::UnauthenticatedMultibulk);
-        }
-        self.missing = count;
-        self.at = next;
-        Ok(false)
     }
 
     /// The `$len` line at `at`: where the bytes start and how many they are.
@@ -280,46 +297,58 @@ impl RequestParser {
             self.searched = 0;
             return Ok(Some((start, len)));
         }
-        let Some((len, start)) = self.length(buf, at, limits, ProtocolError::LongBulkLine)? else {
+        let Some(line) = self.length_line(buf, at, limits, ProtocolError::LongBulkLine)? else {
             return Ok(None);
         };
-        match buf[at] {
-            b'$' => {}
-            other => return Err(ProtocolError::ExpectedBulk(other)),
+        if line.type_byte != b'$' {
+            return Err(ProtocolError::ExpectedBulk(line.type_byte));
         }
-        let len = len.and_then(|len| usize::try_from(len).ok()).ok_or(ProtocolError::BulkLength)?;
-        if len > limits.max_bulk || start + len + 2 > u32::MAX as usize {
+        let len = line.number.and_then(|len| usize::try_from(len).ok()).ok_or(ProtocolError::BulkLength)?;
+        if len > limits.max_bulk {
             return Err(ProtocolError::BulkLength);
         }
         if len > UNAUTHENTICATED_BULK && !limits.authenticated {
             return Err(ProtocolError::UnauthenticatedBulk);
         }
-        Ok(Some((start, len)))
+        Ok(Some((line.next, len)))
     }
 
-    /// The number in the line at `at` (behind its type byte; `None` if malformed) and where the next line begins, or `None`
-    /// if the line isn't whole yet.
-    #[allow(clippy::type_complexity)]
-    fn length(
+    /// The line at `at`, if it is whole.
+    fn length_line(
         &mut self,
         buf: &[u8],
         at: usize,
         limits: &Limits,
         too_long: ProtocolError,
-    ) -> Result<Option<(Option<i64>, usize)>, ProtocolError> {
-        let line = &buf[at..];
-        let window = &line[..line.len().min(limits.max_inline + 1)];
-        let Some(end) = window.iter().skip(self.searched).position(|&byte| byte == b'\r') else {
-            self.searched = window.len();
-            return if line.len() > limits.max_inline { Err(too_long) } else { Ok(None) };
-        };
-        let end = self.searched + end;
+    ) -> Result<Option<LengthLine>, ProtocolError> {
+        let line = buf.get(at..).unwrap_or_default();
+        let Some(end) = self.search(line, b'\r', limits, too_long)? else { return Ok(None) };
         if line.len() < end + 2 {
             self.searched = end;
             return Ok(None);
         }
-        self.searched = 0;
-        Ok(Some((line.get(1..end).and_then(number::parse_i64), at + end + 2)))
+        let number = line.get(1..end).and_then(number::parse_i64);
+        Ok(Some(LengthLine { type_byte: line[0], number, next: at + end + 2 }))
+    }
+
+    /// Where in `line` the first `last` is, unless it has yet to come; an error if it is beyond [`Limits::max_inline`].
+    fn search(
+        &mut self,
+        line: &[u8],
+        last: u8,
+        limits: &Limits,
+        too_long: ProtocolError,
+    ) -> Result<Option<usize>, ProtocolError> {
+        let window = &line[..line.len().min(limits.max_inline.saturating_add(1))];
+        let rest = window.get(self.searched..).unwrap_or_default();
+        match rest.iter().position(|&byte| byte == last) {
+            Some(end) => Ok(Some(std::mem::take(&mut self.searched) + end)),
+            None if line.len() > limits.max_inline => Err(too_long),
+            None => {
+                self.searched = line.len();
+                Ok(None)
+            }
+        }
     }
 
     fn inline(
@@ -328,20 +357,12 @@ impl RequestParser {
         limits: &Limits,
         request: &mut Request,
     ) -> Result<Parsed, ProtocolError> {
-        let window = &buf[..buf.len().min(limits.max_inline + 1)];
-        let Some(end) = window.iter().skip(self.searched).position(|&byte| byte == b'\n') else {
-            self.searched = window.len();
-            return if buf.len() > limits.max_inline {
-                Err(ProtocolError::LongInline)
-            } else {
-                Ok(Parsed::Incomplete)
-            };
+        let Some(end) = self.search(buf, b'\n', limits, ProtocolError::LongInline)? else {
+            return Ok(Parsed::Incomplete);
         };
-        let end = self.searched + end;
-        self.searched = 0;
         let line = &buf[..end];
-        let args =
-            inline::split(line.strip_suffix(b"\r").unwrap_or(line)).ok_or(ProtocolError::UnbalancedQuotes)?;
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let args = inline::split(line).ok_or(ProtocolError::UnbalancedQuotes)?;
         if args.is_empty() {
             return Ok(Parsed::Blank(end + 1));
         }
