@@ -100,7 +100,7 @@ impl LongDouble {
         let text = if exponent >= 0 {
             let mut whole = Natural::from(mantissa);
             whole.shift_left(exponent as usize);
-            whole.to_decimal()
+            whole.into_decimal()
         } else {
             fixed(mantissa, exponent.unsigned_abs())
         };
@@ -250,7 +250,7 @@ impl Natural {
         self.trim();
     }
 
-    fn to_decimal(mut self) -> String {
+    fn into_decimal(mut self) -> String {
         const CHUNK: u64 = 10u64.pow(18);
         let mut chunks = Vec::new();
         while !self.0.is_empty() {
@@ -340,10 +340,9 @@ mod tests {
 
         #[test]
         fn nothing_panics(one in "[-+]?[0-9]{0,30}[.]?[0-9]{0,30}(e-?[0-9]{1,5})?", other in ".{0,9}") {
-            if let (Some(one), Some(other)) = (LongDouble::parse(one.as_bytes()), LongDouble::parse(other.as_bytes())) {
-                if let Some(sum) = one.plus(other) {
-                    sum.write(&mut Vec::new());
-                }
+            let parsed = LongDouble::parse(one.as_bytes()).zip(LongDouble::parse(other.as_bytes()));
+            if let Some(sum) = parsed.and_then(|(one, other)| one.plus(other)) {
+                sum.write(&mut Vec::new());
             }
         }
     }

@@ -15,6 +15,7 @@ pub mod expire;
 pub mod hash;
 pub mod hash_all;
 pub mod keys;
+pub mod lcs;
 pub mod long_double;
 pub mod lookup;
 pub mod needs;

@@ -274,6 +274,7 @@ impl Command {
             by_flag.filter(|(flag, _)| self.flags.has(*flag)).map(|(_, category)| category).collect();
         categories.push(if self.flags.has(Flags::FAST) { "@fast" } else { "@slow" });
         categories.extend(match self.group {
+            _ if matches!(self.run, Run::Container) => None,
             "generic" => Some("@keyspace"),
             "string" => Some("@string"),
             "hash" => Some("@hash"),
