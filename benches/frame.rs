@@ -2,6 +2,8 @@
 //!
 //! `cargo bench --bench frame`. Figures mean something only on a quiet machine, and only next to each other.
 
+#![allow(missing_docs)] // of the function criterion_group! makes
+
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
