@@ -15,6 +15,7 @@ mod inside;
 pub mod lease;
 mod log_store;
 pub mod machine;
+pub mod membership;
 mod network;
 mod pipeline;
 pub mod proposal;
