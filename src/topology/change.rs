@@ -31,6 +31,25 @@ pub enum Change {
         /// Where, and which incarnation.
         node: Node,
     },
+    /// A new node takes the place of one that is gone for good (its memory and its identity with it): the homes and
+    /// copies of `old` become those of `id`, with fresh member ids.
+    Replace {
+        /// Which node is gone.
+        old: NodeId,
+        /// Which node comes in its place; one that is not known yet.
+        id: NodeId,
+        /// Where, and which incarnation.
+        node: Node,
+    },
+    /// A node's member of one group has stopped for good; it gets a fresh one.
+    Renew {
+        /// Which group.
+        group: GroupId,
+        /// Which node.
+        id: NodeId,
+        /// The member that has stopped.
+        member: MemberId,
+    },
     /// A shard's leader says so itself.
     Lead {
         /// Which shard.
@@ -46,6 +65,8 @@ impl Topology {
         let changed = match change {
             Change::Form { nodes, meta, shards, copies } => self.form(nodes, meta, *shards, *copies),
             Change::Join { id, node } => self.join(*id, node),
+            Change::Replace { old, id, node } => self.replace(*old, *id, node),
+            Change::Renew { group, id, member } => self.renew(*group, *id, *member),
             Change::Lead { shard, leadership } => self.lead(*shard, *leadership),
         };
         if changed {
@@ -101,6 +122,43 @@ impl Topology {
                 }
             }
         }
+        true
+    }
+
+    fn replace(&mut self, old: NodeId, id: NodeId, node: &Node) -> bool {
+        if self.nodes.contains_key(&id) || self.nodes.remove(&old).is_none() {
+            return false;
+        }
+        self.nodes.insert(id, node.clone());
+        self.meta.remove(&old);
+        let member = self.fresh_member();
+        self.meta.insert(id, member);
+        for group in self.shards.keys().copied().collect::<Vec<_>>() {
+            let fresh = self.next_member;
+            let Some(shard) = self.shards.get_mut(&group) else { continue };
+            if shard.home == old {
+                shard.home = id;
+            }
+            if shard.leadership.is_some_and(|leadership| leadership.node == old) {
+                shard.leadership = None;
+            }
+            if shard.copies.remove(&old).is_some() {
+                shard.copies.insert(id, fresh);
+                self.next_member = fresh + 1;
+            }
+        }
+        true
+    }
+
+    fn renew(&mut self, group: GroupId, id: NodeId, member: MemberId) -> bool {
+        let fresh = self.next_member;
+        let held = match group {
+            GroupId::META => self.meta.get_mut(&id),
+            _ => self.shards.get_mut(&group).and_then(|shard| shard.copies.get_mut(&id)),
+        };
+        let Some(held) = held.filter(|held| **held == member) else { return false };
+        *held = fresh;
+        self.next_member = fresh + 1;
         true
     }
 
@@ -174,6 +232,38 @@ mod tests {
             assert!(shard.copies[&ids[1]] >= before.next_member);
             assert_eq!(shard.copies[&ids[0]], before.shards[group].copies[&ids[0]]);
         }
+    }
+
+    #[test]
+    fn a_replacement_takes_over_homes_and_copies_under_fresh_ids() {
+        let (mut topology, ids) = formed();
+        let before = topology.clone();
+        let new = NodeId::from_bytes([77; 20]);
+        let leadership = Leadership { term: 4, node: ids[1] };
+        topology.apply(6, &Change::Lead { shard: GroupId(2), leadership });
+        topology.apply(7, &Change::Replace { old: ids[1], id: new, node: node(7002, 2) });
+        assert!(!topology.nodes.contains_key(&ids[1]) && !topology.meta.contains_key(&ids[1]));
+        assert_eq!(topology.shards[&GroupId(2)].home, new);
+        assert_eq!(topology.shards[&GroupId(2)].leadership, None);
+        let mut fresh: Vec<_> = topology.shards.values().map(|shard| shard.copies[&new]).collect();
+        fresh.push(topology.meta[&new]);
+        fresh.sort();
+        assert_eq!(fresh, (before.next_member..before.next_member + 4).collect::<Vec<_>>());
+        assert_eq!(topology.next_member, before.next_member + 4);
+        let after = topology.clone();
+        topology.apply(8, &Change::Replace { old: ids[0], id: new, node: node(7002, 2) });
+        assert_eq!(topology, after, "a known node replaces nobody");
+    }
+
+    #[test]
+    fn a_stopped_member_is_renewed_once() {
+        let (mut topology, ids) = formed();
+        let (old, fresh) = (topology.shards[&GroupId(1)].copies[&ids[0]], topology.next_member);
+        let renew = Change::Renew { group: GroupId(1), id: ids[0], member: old };
+        topology.apply(6, &renew);
+        topology.apply(7, &renew);
+        assert_eq!(topology.shards[&GroupId(1)].copies[&ids[0]], fresh);
+        assert_eq!((topology.epoch, topology.next_member), (6, fresh + 1));
     }
 
     #[test]

@@ -1,0 +1,195 @@
+//! This node's life: its incarnation, how far it has come, its member of the metadata group.
+//!
+//! All transitions are here. A life that ends takes its incarnation and its member id along; the next one has
+//! others, so nothing that was lost can be mistaken for still being there.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rand::RngCore;
+use rand::rngs::StdRng;
+use tokio::sync::watch;
+
+use crate::bus::Bus;
+use crate::id::{GroupId, MemberId, NodeId};
+use crate::meta::machine::{MetaMachine, Publisher};
+use crate::meta::message::{ClusterId, Hello, Phase, Plan};
+use crate::raft::group::{Group, GroupOptions, Groups, Member, Timing};
+use crate::topology::{Node, Topology};
+
+/// Bytes of log that the metadata group keeps for members that lag; a topology of many nodes is some kilobytes.
+const LOG_BYTES: usize = 4 << 20;
+
+/// What does not change from life to life.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// This node.
+    pub me: NodeId,
+    /// Host that clients reach it at.
+    pub host: String,
+    /// Port that clients reach it at.
+    pub port: u16,
+    /// Where other nodes reach it.
+    pub bus: SocketAddr,
+    /// How fast groups fail over.
+    pub timing: Timing,
+}
+
+/// The current life of this node. Shared between those who ask and those who answer.
+pub struct Standing {
+    /// See there.
+    pub site: Site,
+    /// To the other nodes.
+    pub bus: Bus,
+    groups: Groups,
+    publisher: Publisher,
+    rng: Mutex<StdRng>,
+    life: watch::Sender<Life>,
+}
+
+/// See the module.
+#[derive(Clone)]
+pub struct Life {
+    /// Never used before.
+    pub incarnation: u64,
+    /// How far it has come.
+    pub phase: Phase,
+    /// What the node agreed to, if it took part in forming the cluster.
+    pub plan: Option<Arc<Plan>>,
+    /// Its member of the metadata group, as soon as that runs.
+    pub group: Option<Group>,
+}
+
+impl Life {
+    fn new(rng: &Mutex<StdRng>) -> Life {
+        Life { incarnation: rng.lock().next_u64(), phase: Phase::Empty, plan: None, group: None }
+    }
+}
+
+impl Standing {
+    /// The first life, empty.
+    pub fn new(site: Site, bus: Bus, groups: Groups, publisher: Publisher, rng: StdRng) -> Standing {
+        let rng = Mutex::new(rng);
+        let life = watch::Sender::new(Life::new(&rng));
+        Standing { site, bus, groups, publisher, rng, life }
+    }
+
+    /// The current life, and each change of it.
+    pub fn life(&self) -> watch::Receiver<Life> {
+        self.life.subscribe()
+    }
+
+    /// The metadata group's state as this node has it.
+    pub fn topology(&self) -> watch::Receiver<Arc<Topology>> {
+        self.publisher.subscribe()
+    }
+
+    /// This node's member of the metadata group.
+    pub fn group(&self) -> Option<Group> {
+        self.life.borrow().group.clone()
+    }
+
+    /// A number out of this node's lots.
+    pub fn draw(&self) -> u64 {
+        self.rng.lock().next_u64()
+    }
+
+    /// Who this node says it is.
+    pub fn hello(&self) -> Hello {
+        let life = self.life.borrow();
+        let Site { me, host, port, bus, .. } = &self.site;
+        let node = Node { host: host.clone(), port: *port, bus: *bus, incarnation: life.incarnation };
+        Hello { id: *me, node, phase: life.phase }
+    }
+
+    /// The metadata group's leader, as far as this node knows.
+    pub fn leader(&self) -> Option<Member> {
+        let state = self.group()?.state();
+        let state = state.borrow();
+        let (leader, _) = state.leader?;
+        state.voters.get(&leader).cloned()
+    }
+
+    /// The metadata group's member here, if it leads and knows all that was ever committed.
+    pub fn leading_group(&self) -> Option<Group> {
+        let group = self.group()?;
+        let leads = {
+            let state = group.state();
+            let state = state.borrow();
+            state.am_leader && state.ready
+        };
+        leads.then_some(group)
+    }
+
+    /// Takes part in forming a cluster: Empty to Preparing, with a running member that waits for the others.
+    /// `Err`: why not.
+    pub async fn prepare(&self, plan: Plan) -> Result<(), String> {
+        let Some(member) = plan.meta.get(&self.site.me).copied() else {
+            return Err("the plan is without this node".into());
+        };
+        let planned = plan.nodes.get(&self.site.me).map(|node| node.incarnation);
+        let cluster = plan.cluster;
+        self.begin(planned, Phase::Preparing(cluster), Some(Arc::new(plan)))?;
+        self.start(member).await
+    }
+
+    /// Was let into a cluster: Empty to Member, with a running member that the leader will bring up to date.
+    /// `asked_as`: the incarnation it was let in with.
+    pub async fn join(&self, asked_as: u64, cluster: ClusterId, member: MemberId) -> Result<(), String> {
+        self.begin(Some(asked_as), Phase::Member(cluster), None)?;
+        self.start(member).await
+    }
+
+    fn begin(&self, incarnation: Option<u64>, phase: Phase, plan: Option<Arc<Plan>>) -> Result<(), String> {
+        let mut refused = None;
+        self.life.send_if_modified(|life| {
+            if life.phase != Phase::Empty {
+                refused = Some(format!("this node is not empty but {:?}", life.phase));
+            } else if incarnation != Some(life.incarnation) {
+                refused = Some("meant for an earlier life of this node".into());
+            } else {
+                *life = Life { phase, plan, ..life.clone() };
+            }
+            refused.is_none()
+        });
+        refused.map_or(Ok(()), Err)
+    }
+
+    async fn start(&self, member: MemberId) -> Result<(), String> {
+        let me = Member { node: self.site.me, addr: self.site.bus };
+        let timing = self.site.timing;
+        let options = GroupOptions { group: GroupId::META, member, me, timing, log_bytes: LOG_BYTES };
+        let machine = MetaMachine::new(self.publisher.clone());
+        match self.groups.start(options, Box::new(machine)).await {
+            Ok(group) => {
+                self.life.send_modify(|life| life.group = Some(group));
+                Ok(())
+            }
+            Err(error) => {
+                self.give_up().await;
+                Err(format!("its member of the metadata group cannot start: {error}"))
+            }
+        }
+    }
+
+    /// The cluster exists, and this node belongs to it: Preparing to Member.
+    pub fn settle(&self) {
+        self.life.send_if_modified(|life| match life.phase {
+            Phase::Preparing(cluster) => {
+                (life.phase, life.plan) = (Phase::Member(cluster), None);
+                true
+            }
+            _ => false,
+        });
+    }
+
+    /// Ends this life and begins the next, empty one.
+    pub async fn give_up(&self) {
+        if let Some(group) = self.group() {
+            group.shutdown().await;
+        }
+        self.publisher.send_replace(Arc::default());
+        self.life.send_replace(Life::new(&self.rng));
+    }
+}
