@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bus::{Bus, Lane, Peer};
 use crate::id::{MemberId, NodeId};
-use crate::raft::group::Member;
+use crate::raft::state::Member;
 use crate::topology::Node;
 use crate::topology::change::Change;
 

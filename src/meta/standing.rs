@@ -15,7 +15,9 @@ use crate::bus::Bus;
 use crate::id::{GroupId, MemberId, NodeId};
 use crate::meta::machine::{MetaMachine, Publisher};
 use crate::meta::message::{ClusterId, Hello, Phase, Plan};
-use crate::raft::group::{Group, GroupOptions, Groups, Member, Timing};
+use crate::raft::group::Group;
+use crate::raft::groups::Groups;
+use crate::raft::state::{GroupOptions, Member, Timing};
 use crate::topology::{Node, Topology};
 
 /// Bytes of log that the metadata group keeps for members that lag; a topology of many nodes is some kilobytes.

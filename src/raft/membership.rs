@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::id::{MemberId, NodeId};
-use crate::raft::group::{GroupState, Member};
+use crate::raft::state::{GroupState, Member};
 
 /// A member that answered its leader within this time lives.
 const LIVE_WITHIN: Duration = Duration::from_secs(1);
@@ -176,7 +176,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::raft::group::Follower;
+    use crate::raft::state::Follower;
 
     fn member(node: u8) -> Member {
         Member { node: NodeId::from_bytes([node; 20]), addr: ([127, 0, 0, 1], u16::from(node)).into() }

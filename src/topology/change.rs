@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{GroupId, MemberId, NodeId};
 use crate::topology::slot_map::SlotMap;
-use crate::topology::{Leadership, Node, Shard, Topology};
+use crate::topology::{Founder, Leadership, Node, Shard, Topology};
 
 /// One change, as it goes through the metadata group's log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,9 +92,13 @@ impl Topology {
         order.sort_by(|(a, _), (b, _)| (a.bus, a.port).cmp(&(b.bus, b.port)));
         let groups: Vec<GroupId> = (1..=shards as u32).map(GroupId).collect();
         for (at, group) in groups.iter().enumerate() {
-            let holders = (0..copies.min(order.len())).map(|step| order[(at + step) % order.len()].1);
-            let copies = holders.map(|node| (node, self.fresh_member())).collect();
-            let shard = Shard { home: order[at % order.len()].1, copies, leadership: None };
+            let mut shard = Shard { home: order[at % order.len()].1, copies: BTreeMap::new(), founders: BTreeMap::new(), leadership: None };
+            for step in 0..copies.min(order.len()) {
+                let (node, id) = order[(at + step) % order.len()];
+                let member = self.fresh_member();
+                shard.copies.insert(id, member);
+                shard.founders.insert(member, Founder { node: id, bus: node.bus });
+            }
             self.shards.insert(*group, shard);
         }
         self.slots = SlotMap::even(&groups);
@@ -203,7 +207,7 @@ mod tests {
         assert_eq!(topology.shards[&GroupId(1)].home, ids[0]);
         assert_eq!(topology.shards[&GroupId(3)].home, ids[2]);
         let mut members: Vec<_> =
-            topology.shards.values().flat_map(|shard| shard.copies.values().copied()).collect();
+            topology.shards.values().flat_map(|shard| shard.founders.keys().copied()).collect();
         members.extend(topology.meta.values());
         members.sort();
         members.dedup();

@@ -54,8 +54,20 @@ pub struct Shard {
     pub home: NodeId,
     /// The nodes with a copy, and their members' ids in the group.
     pub copies: BTreeMap<NodeId, MemberId>,
+    /// The members its group began with. Each of them that still is itself may initialise the group, with exactly
+    /// these; a member that came later never does.
+    pub founders: BTreeMap<MemberId, Founder>,
     /// Who was last published to lead it.
     pub leadership: Option<Leadership>,
+}
+
+/// Where one of a group's first members lived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Founder {
+    /// Its node.
+    pub node: NodeId,
+    /// That node's bus address.
+    pub bus: std::net::SocketAddr,
 }
 
 /// A leader and its term.

@@ -1,0 +1,170 @@
+//! A node's life in its cluster: enters it, holds its copies of shards, tells the rest of the node what to route by.
+//!
+//! All of it runs on one thread, the one that calls [`Cluster::start`]. What the shards' groups replicate into is
+//! the caller's: a factory makes a machine for each copy this node comes to hold. Deliberately unknown here: keys,
+//! requests, clients' connections.
+
+mod founders;
+pub mod identity;
+mod observer;
+mod options;
+mod outlook;
+mod shards;
+mod upkeep;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::bus::Bus;
+use crate::id::GroupId;
+use crate::meta::entry::{Founding, Resolve, enter};
+use crate::meta::message::Phase;
+use crate::meta::service;
+use crate::meta::standing::{Site, Standing};
+use crate::node::cluster::outlook::Outlook;
+use crate::node::cluster::shards::Shards;
+use crate::raft::group::Group;
+use crate::raft::groups::Groups;
+use crate::raft::machine::Machine;
+use crate::topology::Topology;
+use crate::topology::view::View;
+
+pub use crate::node::cluster::options::{ClusterOptions, SeedAddress};
+
+/// Makes the machine for a copy of a shard; called anew each time this node comes to hold one.
+pub type Factory = Arc<dyn Fn(GroupId) -> Box<dyn Machine> + Send + Sync>;
+/// The members of shards' groups that run here.
+pub type OpenShards = Arc<BTreeMap<GroupId, Group>>;
+
+/// Handing over all leaderships takes a few milliseconds; a voter that does not take one by then never will.
+const HAND_OVER: Duration = Duration::from_secs(1);
+
+/// A node's part in its cluster. Dropping it ends its tasks, as a crash would; [`Cluster::stop`] does it in order.
+pub struct Cluster {
+    standing: Arc<Standing>,
+    groups: Groups,
+    outlook: Arc<Outlook>,
+    opened: watch::Receiver<OpenShards>,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+impl Cluster {
+    /// Starts the bus and enters the cluster, which may take for ever (the log says what it waits for); the view is
+    /// empty until then.
+    pub async fn start(options: ClusterOptions, factory: Factory) -> io::Result<Cluster> {
+        let bus = Bus::start(options.me, options.listen, options.transport.clone()).await?;
+        let announced = match options.announce {
+            Some(address) => SocketAddr::new(address, bus.local_addr().port()),
+            None => bus.local_addr(),
+        };
+        let site = Site {
+            me: options.me,
+            host: options.host.clone(),
+            port: options.port,
+            bus: announced,
+            timing: options.timing,
+        };
+        let groups = Groups::new(bus.clone());
+        let (publisher, topology) = watch::channel(Arc::default());
+        let rng = StdRng::seed_from_u64(options.seed);
+        let standing = Arc::new(Standing::new(site, bus.clone(), groups.clone(), publisher, rng));
+        service::serve(&standing);
+        let outlook = Arc::new(Outlook::new(bus, topology));
+        let (open, opened) = watch::channel(OpenShards::default());
+        let shards = Shards {
+            standing: standing.clone(),
+            groups: groups.clone(),
+            outlook: outlook.clone(),
+            factory,
+            log_bytes: options.log_bytes,
+            opened: open,
+            open: BTreeMap::new(),
+            peers: BTreeSet::new(),
+        };
+        let mut tasks = JoinSet::new();
+        let follower = outlook.clone();
+        tasks.spawn(async move { follower.follow().await });
+        tasks.spawn(live(standing.clone(), founding(&options, announced), shards));
+        Ok(Cluster { standing, groups, outlook, opened, tasks: Mutex::new(tasks) })
+    }
+
+    /// What to route by. Load it anew for each request.
+    pub fn view(&self) -> Arc<ArcSwap<View>> {
+        self.outlook.view()
+    }
+
+    /// A counter that changes after each new view.
+    pub fn changed(&self) -> watch::Receiver<u64> {
+        self.outlook.changes()
+    }
+
+    /// This node's members of the shards' groups: to propose to, and to check leases of.
+    pub fn opened(&self) -> watch::Receiver<OpenShards> {
+        self.opened.clone()
+    }
+
+    /// The metadata group's state.
+    pub fn topology(&self) -> watch::Receiver<Arc<Topology>> {
+        self.standing.topology()
+    }
+
+    /// How far this node has come.
+    pub fn phase(&self) -> Phase {
+        self.standing.hello().phase
+    }
+
+    /// Where other nodes reach this one.
+    pub fn bus_addr(&self) -> SocketAddr {
+        self.standing.site.bus
+    }
+
+    /// Hands all leaderships to other nodes, in a second at most. Requests are still served and redirected; the
+    /// node can then be stopped without a failover.
+    pub async fn hand_over(&self) {
+        upkeep::hand_over(&self.groups.all(), &self.standing, HAND_OVER).await;
+    }
+
+    /// Leaves in order: hands leaderships over, stops all members, closes the bus.
+    pub async fn stop(&self) {
+        self.hand_over().await;
+        self.tasks.lock().abort_all();
+        let members = self.groups.all();
+        futures::future::join_all(members.iter().map(Group::shutdown)).await;
+        self.standing.bus.shutdown();
+    }
+}
+
+/// Life after life: into the cluster, then with it until it goes on without this one.
+async fn live(standing: Arc<Standing>, founding: Founding, mut shards: Shards) {
+    loop {
+        let cluster = enter(&standing, &founding).await;
+        tracing::info!("this node ({}) belongs to cluster {cluster}", standing.site.me.short());
+        let life = standing.life().borrow().clone();
+        let why = shards.follow(&life).await;
+        tracing::error!("this node begins anew, empty: {why}");
+        standing.give_up().await;
+    }
+}
+
+fn founding(options: &ClusterOptions, announced: SocketAddr) -> Founding {
+    let seeds = options.seeds.clone();
+    let names = seeds.iter().map(SeedAddress::to_string).collect();
+    let resolve: Resolve = Arc::new(move |at| {
+        let seed = seeds.get(at).cloned();
+        Box::pin(async move {
+            let seed = seed.ok_or(io::ErrorKind::NotFound)?;
+            seed.resolve(announced.is_ipv4()).await
+        })
+    });
+    Founding { seeds: names, resolve, shards: options.shards, copies: options.copies }
+}
