@@ -46,14 +46,19 @@ pub fn decide(me: &Hello, seeds: &[Seed]) -> Decision {
     }
     let is_me = |seed: &Seed| seed.answer.as_ref().is_ok_and(|hello| hello.id == me.id);
     if !seeds.iter().any(is_me) {
-        return Decision::Wait("no seed belongs to a cluster yet, and this node is not one of the seeds".into());
+        return Decision::Wait(
+            "no seed belongs to a cluster yet, and this node is not one of the seeds".into(),
+        );
     }
     let silent: Vec<String> = seeds
         .iter()
         .filter_map(|seed| seed.answer.as_ref().err().map(|why| format!("{} ({why})", seed.name)))
         .collect();
     if !silent.is_empty() {
-        return Decision::Wait(format!("a cluster forms when all seeds are present; missing: {}", silent.join(", ")));
+        return Decision::Wait(format!(
+            "a cluster forms when all seeds are present; missing: {}",
+            silent.join(", ")
+        ));
     }
     let preparing = |seed: &&Seed| !seed.answer.as_ref().is_ok_and(|hello| hello.phase == Phase::Empty);
     match seeds.iter().find(preparing) {
@@ -65,7 +70,8 @@ pub fn decide(me: &Hello, seeds: &[Seed]) -> Decision {
 
 /// Two nodes that pass for one.
 fn conflict(me: &Hello, seeds: &[Seed]) -> Option<String> {
-    let mut known: BTreeMap<NodeId, (&str, u64)> = BTreeMap::from([(me.id, ("this node", me.node.incarnation))]);
+    let mut known: BTreeMap<NodeId, (&str, u64)> =
+        BTreeMap::from([(me.id, ("this node", me.node.incarnation))]);
     for seed in seeds {
         let Ok(hello) = &seed.answer else { continue };
         let is_me = hello.id == me.id && hello.node.incarnation == me.node.incarnation;
@@ -78,7 +84,10 @@ fn conflict(me: &Hello, seeds: &[Seed]) -> Option<String> {
                 ));
             }
             Some((other, _)) if !(is_me && other == "this node") => {
-                return Some(format!("{other} and {} are the same node: cluster-seeds names it twice", seed.name));
+                return Some(format!(
+                    "{other} and {} are the same node: cluster-seeds names it twice",
+                    seed.name
+                ));
             }
             _ => {}
         }
@@ -125,7 +134,9 @@ pub fn admit(
         Ok(hello) => return Err(format!("{} answers at {}: two nodes have one address", hello.id, node.bus)),
         Err(why) => return Err(format!("the cluster cannot reach it at {}: {why}", node.bus)),
     }
-    if let Some(hello) = applicant.at_known_address.as_ref().filter(|hello| hello.id == *id && !is_applicant(hello)) {
+    if let Some(hello) =
+        applicant.at_known_address.as_ref().filter(|hello| hello.id == *id && !is_applicant(hello))
+    {
         return Err(format!(
             "a node with its id runs at {}: each node needs a directory (dir) of its own",
             hello.node.bus
@@ -134,7 +145,9 @@ pub fn admit(
     let others = || topology.nodes.iter().filter(|(other, _)| *other != id);
     let same_client = others().find(|(_, other)| (&other.host, other.port) == (&node.host, node.port));
     // At a bus address only one can answer, and that is the applicant: another node known there is gone.
-    if let Some((other, known)) = same_client.filter(|(other, known)| known.bus != node.bus && answers(**other)) {
+    if let Some((other, known)) =
+        same_client.filter(|(other, known)| known.bus != node.bus && answers(**other))
+    {
         return Err(format!("node {other} has the same client address {}:{}", known.host, known.port));
     }
     let gone = others().find(|(_, other)| other.bus == node.bus).or(same_client).map(|(other, _)| *other);
@@ -272,8 +285,12 @@ mod tests {
         twin.node.port = 7002;
         let refused = admitted(&twin, &twin, None).unwrap_err();
         assert!(refused.contains("same client address"), "{refused}");
-        let mut unreachable =
-            Applicant { id: twin.id, node: &twin.node, at_its_address: Err("x".into()), at_known_address: None };
+        let mut unreachable = Applicant {
+            id: twin.id,
+            node: &twin.node,
+            at_its_address: Err("x".into()),
+            at_known_address: None,
+        };
         assert!(admit(&formed(), &unreachable, |_| false).unwrap_err().contains("cannot reach"));
         unreachable.at_its_address = Ok(twin.clone());
         let replaced = admit(&formed(), &unreachable, |_| false);

@@ -54,9 +54,12 @@ pub async fn enter(standing: &Standing, founding: &Founding) -> ClusterId {
     loop {
         leave_emptiness(standing, founding, &mut story).await;
         match settle(standing).await {
-            Ok(cluster) => return cluster,
+            Ok(cluster) => {
+                standing.wait_for(None);
+                return cluster;
+            }
             Err(why) => {
-                story.tell(format!("begins anew: {why}"));
+                story.tell(standing, format!("begins anew: {why}"));
                 standing.give_up().await;
             }
         }
@@ -79,7 +82,7 @@ async fn leave_emptiness(standing: &Standing, founding: &Founding, story: &mut S
                 Decision::Join(members) => join(standing, &me, &members).await,
             };
             if let Err(why) = waits {
-                story.tell(why);
+                story.tell(standing, why);
             }
         }
         let _ = tokio::time::timeout(ROUND, life.changed()).await;
@@ -152,7 +155,9 @@ async fn join(standing: &Standing, me: &Hello, members: &[Hello]) -> Result<(), 
             }
             Ok(Answer::NotLeader(None)) => {}
             Ok(Answer::Refused(why)) => failure = format!("the cluster refuses this node: {why}"),
-            Ok(Answer::Unavailable(why)) | Err(why) => failure = format!("{} cannot let this node in: {why}", peer.addr),
+            Ok(Answer::Unavailable(why)) | Err(why) => {
+                failure = format!("{} cannot let this node in: {why}", peer.addr)
+            }
             Ok(other) => failure = format!("an answer that does not fit: {other:?}"),
         }
     }
@@ -165,19 +170,23 @@ async fn settle(standing: &Standing) -> Result<ClusterId, String> {
     let mut leader_seen = begun;
     loop {
         let life = standing.life().borrow().clone();
-        let (Some(group), Phase::Preparing(cluster) | Phase::Member(cluster)) = (&life.group, life.phase) else {
+        let (Some(group), Phase::Preparing(cluster) | Phase::Member(cluster)) = (&life.group, life.phase)
+        else {
             return Err("its member of the metadata group is gone".into());
         };
-        if names(&topology.borrow_and_update(), standing, &life) {
+        let now = topology.borrow_and_update().clone();
+        if names(&now, standing, &life) {
             standing.settle();
             return Ok(cluster);
         }
-        found(&life, group, &topology.borrow()).await;
+        found(&life, group, &now).await;
         if has_leader(group) {
             leader_seen = Instant::now();
         }
         if leader_seen.elapsed() > PATIENCE || begun.elapsed() > LONG_PATIENCE {
-            return Err(format!("cluster {cluster} does not come about (no leader, or it does not know this node)"));
+            return Err(format!(
+                "cluster {cluster} does not come about (no leader, or it does not know this node)"
+            ));
         }
         let mut state = group.state();
         tokio::select! {
@@ -224,7 +233,8 @@ struct Story {
 }
 
 impl Story {
-    fn tell(&mut self, why: String) {
+    fn tell(&mut self, standing: &Standing, why: String) {
+        standing.wait_for(Some(&why));
         let old = self.last.as_ref().is_some_and(|(last, at)| *last == why && at.elapsed() < REMIND);
         if !old {
             tracing::info!("waiting for a cluster: {why}");

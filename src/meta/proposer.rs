@@ -62,9 +62,10 @@ pub async fn propose_here(group: &Group, change: &Change) -> Result<(), String> 
     group.propose(proposal, Box::new(move |outcome| drop(done.send(outcome))));
     match tokio::time::timeout(ATTEMPT_TIMEOUT, outcome).await {
         Ok(Ok(Outcome::Applied { .. })) => Ok(()),
-        Ok(Ok(Outcome::NotLeader { .. })) => Err("this node does not lead the metadata group any more".into()),
+        Ok(Ok(Outcome::NotLeader { .. })) => {
+            Err("this node does not lead the metadata group any more".into())
+        }
         Ok(Ok(Outcome::Unknown) | Err(_)) => Err("whether the change was committed is unknown".into()),
         Err(_) => Err(format!("no quorum of the metadata group within {ATTEMPT_TIMEOUT:?}")),
     }
 }
-

@@ -48,6 +48,7 @@ pub struct Standing {
     publisher: Publisher,
     rng: Mutex<StdRng>,
     life: watch::Sender<Life>,
+    waits: watch::Sender<Option<String>>,
 }
 
 /// See the module.
@@ -74,12 +75,26 @@ impl Standing {
     pub fn new(site: Site, bus: Bus, groups: Groups, publisher: Publisher, rng: StdRng) -> Standing {
         let rng = Mutex::new(rng);
         let life = watch::Sender::new(Life::new(&rng));
-        Standing { site, bus, groups, publisher, rng, life }
+        Standing { site, bus, groups, publisher, rng, life, waits: watch::Sender::new(None) }
     }
 
     /// The current life, and each change of it.
     pub fn life(&self) -> watch::Receiver<Life> {
         self.life.subscribe()
+    }
+
+    /// What the node waits for before it belongs to a cluster, in words for the operator.
+    pub fn waits(&self) -> watch::Receiver<Option<String>> {
+        self.waits.subscribe()
+    }
+
+    /// Says so.
+    pub fn wait_for(&self, why: Option<&str>) {
+        self.waits.send_if_modified(|waits| {
+            let changed = waits.as_deref() != why;
+            *waits = why.map(str::to_owned);
+            changed
+        });
     }
 
     /// The metadata group's state as this node has it.

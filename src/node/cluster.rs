@@ -7,7 +7,7 @@
 mod founders;
 pub mod identity;
 mod observer;
-mod options;
+pub mod options;
 mod outlook;
 mod shards;
 mod upkeep;
@@ -39,7 +39,7 @@ use crate::raft::machine::Machine;
 use crate::topology::Topology;
 use crate::topology::view::View;
 
-pub use crate::node::cluster::options::{ClusterOptions, SeedAddress};
+use crate::node::cluster::options::{ClusterOptions, SeedAddress};
 
 /// Makes the machine for a copy of a shard; called anew each time this node comes to hold one.
 pub type Factory = Arc<dyn Fn(GroupId) -> Box<dyn Machine> + Send + Sync>;
@@ -121,6 +121,11 @@ impl Cluster {
     /// How far this node has come.
     pub fn phase(&self) -> Phase {
         self.standing.hello().phase
+    }
+
+    /// What it waits for before it belongs to a cluster, in words for the operator; `None`: nothing any more.
+    pub fn waits(&self) -> watch::Receiver<Option<String>> {
+        self.standing.waits()
     }
 
     /// Where other nodes reach this one.

@@ -167,7 +167,8 @@ impl Situation<'_> {
 
     fn is_caught_up(&self, id: MemberId) -> bool {
         let matched = self.state.followers.get(&id).and_then(|follower| follower.matched);
-        id == self.me || matched.is_some_and(|matched| matched.saturating_add(CAUGHT_UP) >= self.state.last_log)
+        id == self.me
+            || matched.is_some_and(|matched| matched.saturating_add(CAUGHT_UP) >= self.state.last_log)
     }
 }
 
@@ -196,8 +197,13 @@ mod tests {
         fn of(n: u8) -> World {
             let voters: BTreeMap<MemberId, Member> = (1..=n).map(|n| (n.into(), member(n))).collect();
             let wanted = Wanted { voters: voters.clone(), home: None, next_member: u64::from(n) + 1 };
-            let state =
-                GroupState { am_leader: true, ready: true, last_log: 10_000, voters, ..GroupState::default() };
+            let state = GroupState {
+                am_leader: true,
+                ready: true,
+                last_log: 10_000,
+                voters,
+                ..GroupState::default()
+            };
             let (unreachable, now) = (BTreeSet::new(), Instant::now());
             let mut world = World { state, wanted, unreachable, now, me: 1 };
             (2..=n.into()).for_each(|id| world.follows(id, 10_000));

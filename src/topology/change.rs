@@ -92,7 +92,12 @@ impl Topology {
         order.sort_by(|(a, _), (b, _)| (a.bus, a.port).cmp(&(b.bus, b.port)));
         let groups: Vec<GroupId> = (1..=shards as u32).map(GroupId).collect();
         for (at, group) in groups.iter().enumerate() {
-            let mut shard = Shard { home: order[at % order.len()].1, copies: BTreeMap::new(), founders: BTreeMap::new(), leadership: None };
+            let mut shard = Shard {
+                home: order[at % order.len()].1,
+                copies: BTreeMap::new(),
+                founders: BTreeMap::new(),
+                leadership: None,
+            };
             for step in 0..copies.min(order.len()) {
                 let (node, id) = order[(at + step) % order.len()];
                 let member = self.fresh_member();

@@ -17,7 +17,8 @@ pub fn node_id(dir: &Path, rng: &mut impl RngCore) -> io::Result<NodeId> {
     let path = dir.join(FILE);
     match fs::read_to_string(&path) {
         Ok(text) => text.trim().parse().map_err(|error| {
-            let why = format!("{}: {error}; remove the file to give this node a new identity", path.display());
+            let why =
+                format!("{}: {error}; remove the file to give this node a new identity", path.display());
             io::Error::new(io::ErrorKind::InvalidData, why)
         }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {

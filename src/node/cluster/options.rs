@@ -62,7 +62,8 @@ impl SeedAddress {
         if let Ok(address) = self.host.parse::<IpAddr>() {
             return Ok(SocketAddr::new(address, self.port));
         }
-        let found: Vec<SocketAddr> = tokio::net::lookup_host((self.host.as_str(), self.port)).await?.collect();
+        let found: Vec<SocketAddr> =
+            tokio::net::lookup_host((self.host.as_str(), self.port)).await?.collect();
         let own_kind = found.iter().find(|address| address.is_ipv4() == v4);
         own_kind.or(found.first()).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
@@ -86,8 +87,11 @@ impl ClusterOptions {
         let first_bind = startup.bind.first().map(|bind| bind.address);
         let listen = first_bind.unwrap_or(IpAddr::from([127, 0, 0, 1]));
         let election_min = startup.cluster_election_timeout;
-        let timing =
-            Timing { heartbeat: startup.cluster_heartbeat_interval, election_min, election_max: election_min * 2 };
+        let timing = Timing {
+            heartbeat: startup.cluster_heartbeat_interval,
+            election_min,
+            election_max: election_min * 2,
+        };
         let address = |seed: &crate::config::setting::Address| SeedAddress {
             host: seed.host.clone(),
             port: bus_port(seed.port),

@@ -87,7 +87,8 @@ impl Outlook {
 /// One log line for each node that falls silent or answers again, with the shards it leads.
 fn tell(before: &View, now: &View) {
     for node in now.unreachable.difference(&before.unreachable) {
-        let Some(known) = now.topology.nodes.get(node).filter(|_| before.topology.nodes.contains_key(node)) else {
+        let Some(known) = now.topology.nodes.get(node).filter(|_| before.topology.nodes.contains_key(node))
+        else {
             continue;
         };
         let led = now.topology.shards.keys().filter(|shard| before.master(**shard) == Some(*node));

@@ -22,8 +22,8 @@ use crate::node::cluster::{Factory, OpenShards};
 use crate::raft::group::Group;
 use crate::raft::groups::Groups;
 use crate::raft::state::{GroupOptions, Member};
-use crate::topology::{Shard, Topology};
 use crate::topology::change::Change;
+use crate::topology::{Shard, Topology};
 
 /// Looks for members that have stopped, and tries again what failed.
 const GLANCE: Duration = Duration::from_millis(500);
@@ -104,7 +104,9 @@ impl Shards {
 
     async fn open_wanted(&mut self, topology: &Topology) {
         for (id, member) in self.wanted(topology) {
-            let Some(shard) = topology.shards.get(&id).filter(|_| !self.open.contains_key(&id)) else { continue };
+            let Some(shard) = topology.shards.get(&id).filter(|_| !self.open.contains_key(&id)) else {
+                continue;
+            };
             match self.start(id, member, shard).await {
                 Ok(open) => {
                     self.open.insert(id, open);

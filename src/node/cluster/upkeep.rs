@@ -10,8 +10,8 @@ use crate::id::{GroupId, MemberId, NodeId};
 use crate::meta::proposer::propose;
 use crate::meta::standing::Standing;
 use crate::raft::group::Group;
-use crate::raft::state::{GroupError, GroupState, Member};
 use crate::raft::membership::{HomeWatch, Situation, Step, Wanted};
+use crate::raft::state::{GroupError, GroupState, Member};
 use crate::topology::change::Change;
 use crate::topology::{Leadership, Topology};
 
@@ -85,8 +85,12 @@ async fn perform(group: &Group, step: &Step, wanted: &Wanted) -> Result<(), Grou
         }
         Step::ChangeVoters(voters) => {
             group.change_voters(voters.clone()).await?;
-            let nodes = voters.iter().filter_map(|id| wanted.voters.get(id)).map(|member| member.node.short());
-            tracing::info!("{name}: the copies that vote are now on {}", nodes.collect::<Vec<_>>().join(", "));
+            let nodes =
+                voters.iter().filter_map(|id| wanted.voters.get(id)).map(|member| member.node.short());
+            tracing::info!(
+                "{name}: the copies that vote are now on {}",
+                nodes.collect::<Vec<_>>().join(", ")
+            );
             Ok(())
         }
         Step::RemoveLearner(id) => group.remove_learner(*id).await,
@@ -149,7 +153,8 @@ fn heir(group: &Group, standing: &Standing) -> Option<(MemberId, NodeId)> {
         let member = state.voters.get(id).filter(|member| standing.bus.is_reachable(member.node))?;
         Some((*id, member.node)).filter(|(id, _)| *id != group.member())
     };
-    let matched = |(id, _): &(MemberId, NodeId)| state.followers.get(id).and_then(|follower| follower.matched);
+    let matched =
+        |(id, _): &(MemberId, NodeId)| state.followers.get(id).and_then(|follower| follower.matched);
     state.voters.keys().filter(|_| state.am_leader).filter_map(answers).max_by_key(matched)
 }
 

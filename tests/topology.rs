@@ -1,0 +1,291 @@
+//! Three nodes over loopback, each a thread of its own with a machine that keeps what is written to it: a cluster
+//! forms, loses a node without a word of warning, takes it back, and never becomes two.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use rand::TryRngCore;
+use slotcast::bus::transport::Tcp;
+use slotcast::id::{GroupId, NodeId};
+use slotcast::meta::message::Phase;
+use slotcast::node::cluster::options::{ClusterOptions, SeedAddress};
+use slotcast::node::cluster::{Cluster, Factory};
+use slotcast::raft::machine::{InstallError, Local, Machine};
+use slotcast::raft::proposal::{Outcome, Proposal};
+use slotcast::raft::state::Timing;
+use slotcast::topology::Topology;
+use tokio::sync::oneshot;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// A condition that does not come true within this time never will.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// All that was written to the shards' copies on one node.
+type Written = Arc<Mutex<BTreeMap<GroupId, Vec<Bytes>>>>;
+
+/// Keeps each entry.
+struct Ledger {
+    group: GroupId,
+    written: Written,
+}
+
+impl Machine for Ledger {
+    fn apply(&mut self, _index: u64, _term: u64, bytes: &Bytes, _local: Option<Local>) {
+        self.written.lock().entry(self.group).or_default().push(bytes.clone());
+    }
+
+    fn snapshot(&mut self) -> Box<dyn Iterator<Item = Bytes> + Send> {
+        Box::new(self.written.lock().get(&self.group).cloned().unwrap_or_default().into_iter())
+    }
+
+    fn install(&mut self, chunks: Vec<Bytes>) -> Result<(), InstallError> {
+        self.written.lock().insert(self.group, chunks);
+        Ok(())
+    }
+}
+
+/// A running node.
+struct Node {
+    cluster: Arc<Cluster>,
+    written: Written,
+    kill: oneshot::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Node {
+    fn start(id: NodeId, bus: SocketAddr, seeds: &[SocketAddr]) -> Node {
+        let written = Written::default();
+        let ledgers = written.clone();
+        let factory: Factory = Arc::new(move |group| {
+            ledgers.lock().remove(&group);
+            Box::new(Ledger { group, written: ledgers.clone() })
+        });
+        let seed = |addr: &SocketAddr| SeedAddress { host: addr.ip().to_string(), port: addr.port() };
+        let options = ClusterOptions {
+            me: id,
+            host: bus.ip().to_string(),
+            port: bus.port() - 10_000,
+            listen: bus,
+            announce: None,
+            seeds: seeds.iter().map(seed).collect(),
+            shards: 3,
+            copies: 3,
+            timing: Timing::default(),
+            log_bytes: 1 << 20,
+            transport: Arc::new(Tcp),
+            seed: rand::rngs::OsRng.try_next_u64().unwrap(),
+        };
+        let (kill, killed) = oneshot::channel();
+        let (started, start) = mpsc::channel();
+        let thread = thread::Builder::new().name(format!("node {}", id.short())).spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async move {
+                started.send(Cluster::start(options, factory).await.map(Arc::new)).unwrap();
+                let _ = killed.await;
+            });
+            // Dropping the runtime drops every task and socket where it stands: a crash.
+        });
+        let thread = thread.unwrap();
+        let cluster = start.recv().unwrap().unwrap_or_else(|error| panic!("no node at {bus}: {error}"));
+        Node { cluster, written, kill, thread }
+    }
+
+    fn crash(self) {
+        drop(self.kill);
+        self.thread.join().unwrap();
+    }
+
+    fn topology(&self) -> Arc<Topology> {
+        self.cluster.topology().borrow().clone()
+    }
+
+    fn serves(&self, shard: GroupId) -> bool {
+        self.cluster.view().load().serves(shard)
+    }
+
+    fn leader(&self, shard: GroupId) -> Option<NodeId> {
+        self.cluster.view().load().leader(shard)
+    }
+
+    fn written(&self, shard: GroupId) -> Vec<Bytes> {
+        self.written.lock().get(&shard).cloned().unwrap_or_default()
+    }
+
+    fn write(&self, shard: GroupId, text: &'static str) -> Outcome {
+        let group = self.cluster.opened().borrow()[&shard].clone();
+        let (done, outcome) = mpsc::channel();
+        let proposal = Proposal { bytes: Bytes::from_static(text.as_bytes()), local: None };
+        group.propose(proposal, Box::new(move |outcome| done.send(outcome).unwrap()));
+        outcome.recv_timeout(LIMIT).unwrap()
+    }
+
+    fn waits_for(&self, text: &str) -> bool {
+        self.cluster.waits().borrow().as_ref().is_some_and(|why| why.contains(text))
+    }
+}
+
+#[track_caller]
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + LIMIT;
+    while !holds() {
+        assert!(Instant::now() < deadline, "not within {LIMIT:?}: {what}");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Bus addresses with free ports; ascending, as homes follow the addresses. They lie below the ports that the
+/// system gives to outgoing connections: a node that is down must find its own again.
+fn addresses<const N: usize>() -> [SocketAddr; N] {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = 20_000 + (std::process::id() % 100) as u16 * 100;
+    let address = || loop {
+        let port = first + NEXT.fetch_add(1, Ordering::Relaxed);
+        if let Ok(listener) = TcpListener::bind(("127.0.0.1", port)) {
+            return listener.local_addr().unwrap();
+        }
+    };
+    std::array::from_fn(|_| address())
+}
+
+fn id(n: u8) -> NodeId {
+    NodeId::from_bytes([n; 20])
+}
+
+const SHARDS: [GroupId; 3] = [GroupId(1), GroupId(2), GroupId(3)];
+
+/// The nodes' logs are shown when a test fails.
+fn start_three(seeds: &[SocketAddr; 3]) -> Vec<Node> {
+    let own = Targets::new().with_target("slotcast", tracing::Level::INFO);
+    let lines = tracing_subscriber::fmt::layer().with_test_writer().with_thread_names(true).with_target(false);
+    let _ = tracing_subscriber::registry().with(own).with(lines.with_ansi(false)).try_init();
+    let nodes: Vec<Node> = (1..).zip(seeds).map(|(n, addr)| Node::start(id(n), *addr, seeds)).collect();
+    all_at_home(&nodes, &[id(1), id(2), id(3)]);
+    nodes
+}
+
+/// Shard n is led by the n-th of `homes`, which serves it, and every node knows.
+#[track_caller]
+fn all_at_home(nodes: &[Node], homes: &[NodeId; 3]) {
+    eventually("each shard is led by its home", || {
+        nodes.iter().all(|node| (0..3).all(|n| node.leader(SHARDS[n]) == Some(homes[n])))
+            && (0..3).all(|n| nodes.iter().filter(|node| node.serves(SHARDS[n])).count() == 1)
+    });
+}
+
+/// The group's voters are exactly the copies of the topology.
+fn settled(node: &Node, shard: GroupId) -> bool {
+    let copies: BTreeSet<_> = node.topology().shards[&shard].copies.values().copied().collect();
+    let group = node.cluster.opened().borrow().get(&shard).cloned();
+    group.is_some_and(|group| {
+        let state = group.state();
+        let state = state.borrow();
+        state.learners.is_empty() && state.voters.keys().copied().collect::<BTreeSet<_>>() == copies
+    })
+}
+
+#[test]
+fn a_cluster_forms_survives_a_crash_and_takes_the_node_back() {
+    let seeds = addresses();
+    let mut nodes = start_three(&seeds);
+    let phases: Vec<Phase> = nodes.iter().map(|node| node.cluster.phase()).collect();
+    assert!(matches!(phases[0], Phase::Member(_)) && phases.iter().all(|phase| *phase == phases[0]));
+    assert!(nodes.iter().all(|node| node.topology().slots.assigned() == 16384));
+    assert!(matches!(nodes[1].write(SHARDS[1], "before"), Outcome::Applied { .. }));
+    eventually("leaders are published", || {
+        nodes.iter().all(|node| node.topology().shards.values().all(|shard| shard.leadership.is_some()))
+    });
+
+    let before = nodes[0].topology();
+    nodes.remove(1).crash();
+    eventually("another node serves the shard", || nodes.iter().any(|node| node.serves(SHARDS[1])));
+    let heir = nodes.iter().find(|node| node.serves(SHARDS[1])).unwrap();
+    assert!(matches!(heir.write(SHARDS[1], "meanwhile"), Outcome::Applied { .. }));
+    let leads = heir.cluster.view().load().me;
+    eventually("all know, by their view and by the topology", || {
+        nodes.iter().all(|node| {
+            let published = node.topology().shards[&SHARDS[1]].leadership;
+            node.leader(SHARDS[1]) == Some(leads) && published.is_some_and(|known| known.node == leads)
+        })
+    });
+
+    nodes.insert(1, Node::start(id(2), seeds[1], &seeds));
+    all_at_home(&nodes, &[id(1), id(2), id(3)]);
+    assert_eq!(nodes[1].written(SHARDS[1]), ["before", "meanwhile"]);
+    assert!(matches!(nodes[1].write(SHARDS[1], "after"), Outcome::Applied { .. }));
+    eventually("old members are gone", || SHARDS.iter().all(|shard| settled(&nodes[1], *shard)));
+    let after = nodes[0].topology();
+    assert!(after.meta[&id(2)] >= before.next_member);
+    assert!(after.shards.values().all(|shard| shard.copies[&id(2)] >= before.next_member));
+    for node in &nodes {
+        eventually("every copy has all", || node.written(SHARDS[1]) == ["before", "meanwhile", "after"]);
+    }
+    nodes.into_iter().for_each(Node::crash);
+}
+
+#[test]
+fn a_wiped_node_takes_its_old_place_and_a_twin_is_refused() {
+    let seeds = addresses();
+    let mut nodes = start_three(&seeds);
+    let cluster = nodes[0].cluster.phase();
+
+    let [elsewhere] = addresses();
+    let twin = Node::start(id(2), elsewhere, &seeds);
+    eventually("the twin is told why", || twin.waits_for("each node needs a directory"));
+    twin.crash();
+
+    // The first seed of all, the only one that could form a second cluster.
+    nodes.remove(0).crash();
+    nodes.insert(0, Node::start(id(9), seeds[0], &seeds));
+    all_at_home(&nodes, &[id(9), id(2), id(3)]);
+    assert_eq!(nodes[0].cluster.phase(), cluster);
+    let topology = nodes[1].topology();
+    assert_eq!(topology.nodes.keys().copied().collect::<Vec<_>>(), [id(2), id(3), id(9)]);
+    eventually("old members are gone", || SHARDS.iter().all(|shard| settled(&nodes[0], *shard)));
+    nodes.into_iter().for_each(Node::crash);
+}
+
+#[test]
+fn nothing_forms_without_the_first_seed_nor_by_it_alone() {
+    let seeds: [SocketAddr; 3] = addresses();
+    let names = seeds.map(|seed| seed.to_string());
+    let second = Node::start(id(2), seeds[1], &seeds);
+    let third = Node::start(id(3), seeds[2], &seeds);
+    for node in [&second, &third] {
+        eventually("it misses the first alone", || node.waits_for(&format!("missing: {} ", names[0])));
+        eventually("it hears the other", || !node.waits_for(&names[1]) && !node.waits_for(&names[2]));
+        assert_eq!(node.cluster.phase(), Phase::Empty);
+    }
+    third.crash();
+    let first = Node::start(id(1), seeds[0], &seeds);
+    eventually("it misses the third", || first.waits_for(&format!("missing: {} ", names[2])));
+    assert_eq!(first.cluster.phase(), Phase::Empty);
+    let third = Node::start(id(3), seeds[2], &seeds);
+    let nodes = [first, second, third];
+    all_at_home(&nodes, &[id(1), id(2), id(3)]);
+    nodes.into_iter().for_each(Node::crash);
+}
+
+#[test]
+fn a_node_that_stops_hands_its_shard_over_first() {
+    let seeds = addresses();
+    let mut nodes = start_three(&seeds);
+    let leaving = nodes.remove(2);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(leaving.cluster.hand_over());
+    eventually("another node serves the shard", || nodes.iter().any(|node| node.serves(SHARDS[2])));
+    assert!(!leaving.serves(SHARDS[2]));
+    let elsewhere = leaving.leader(SHARDS[2]);
+    assert!(elsewhere.is_some_and(|leader| leader != id(3)), "it knows where to send clients: {elsewhere:?}");
+    runtime.block_on(leaving.cluster.stop());
+    assert!(leaving.cluster.opened().borrow().values().all(|group| !group.state().borrow().am_leader));
+    leaving.crash();
+    nodes.into_iter().for_each(Node::crash);
+}
