@@ -459,7 +459,11 @@ mod rules {
         ] {
             assert_eq!(findings(good), 0, "{good}");
         }
-        assert_eq!(findings("impl Store for Log {\n    fn get_reader() {}\n}"), 0, "the trait chose that name");
+        assert_eq!(
+            findings("impl Store for Log {\n    fn get_reader() {}\n}"),
+            0,
+            "the trait chose that name"
+        );
         assert_eq!(findings("impl Log {\n    fn get_reader() {}\n}"), 1);
         assert_eq!(findings("impl Store for Log {\n}\nfn get_reader() {}"), 1);
         assert_eq!(bad_names(&Source::new("src/keyspace/helpers.rs", "")).len(), 1);

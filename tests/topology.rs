@@ -14,8 +14,9 @@ use rand::TryRngCore;
 use slotcast::bus::transport::Tcp;
 use slotcast::id::{GroupId, NodeId};
 use slotcast::meta::message::Phase;
+use slotcast::node::cluster::Cluster;
 use slotcast::node::cluster::options::{ClusterOptions, SeedAddress};
-use slotcast::node::cluster::{Cluster, Factory};
+use slotcast::node::cluster::shards::Factory;
 use slotcast::raft::machine::{InstallError, Local, Machine};
 use slotcast::raft::proposal::{Outcome, Proposal};
 use slotcast::raft::state::Timing;
@@ -164,7 +165,8 @@ const SHARDS: [GroupId; 3] = [GroupId(1), GroupId(2), GroupId(3)];
 /// The nodes' logs are shown when a test fails.
 fn start_three(seeds: &[SocketAddr; 3]) -> Vec<Node> {
     let own = Targets::new().with_target("slotcast", tracing::Level::INFO);
-    let lines = tracing_subscriber::fmt::layer().with_test_writer().with_thread_names(true).with_target(false);
+    let lines =
+        tracing_subscriber::fmt::layer().with_test_writer().with_thread_names(true).with_target(false);
     let _ = tracing_subscriber::registry().with(own).with(lines.with_ansi(false)).try_init();
     let nodes: Vec<Node> = (1..).zip(seeds).map(|(n, addr)| Node::start(id(n), *addr, seeds)).collect();
     all_at_home(&nodes, &[id(1), id(2), id(3)]);

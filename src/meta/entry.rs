@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures::future::{BoxFuture, join_all};
 use tokio::time::{Instant, sleep};
 
-use crate::bus::Peer;
+use crate::bus::call::Peer;
 use crate::meta::bootstrap::{Decision, Seed, decide, plan};
 use crate::meta::message::{Answer, ClusterId, Hello, Phase, Plan, Request, ask, hello};
 use crate::meta::proposer::propose_here;
@@ -209,10 +209,9 @@ async fn found(life: &Life, group: &Group, topology: &Topology) {
         let state = state.borrow();
         state.am_leader && state.ready
     };
-    if let Some(plan) = life.plan.as_ref().filter(|_| leads && topology.nodes.is_empty()) {
-        if let Err(why) = propose_here(group, &plan.change()).await {
-            tracing::debug!(%why, "the new cluster's topology is not in the log yet");
-        }
+    let Some(plan) = life.plan.as_ref().filter(|_| leads && topology.nodes.is_empty()) else { return };
+    if let Err(why) = propose_here(group, &plan.change()).await {
+        tracing::debug!(%why, "the new cluster's topology is not in the log yet");
     }
 }
 

@@ -8,7 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::bus::{Bus, Lane, Peer};
+use crate::bus::Bus;
+use crate::bus::call::{Lane, Peer};
 use crate::id::{MemberId, NodeId};
 use crate::raft::state::Member;
 use crate::topology::Node;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::bus::Peer;
+use crate::bus::call::Peer;
 use crate::meta::machine::encode;
 use crate::meta::message::{Answer, Request, ask};
 use crate::meta::standing::Standing;

@@ -9,7 +9,7 @@ pub mod identity;
 mod observer;
 pub mod options;
 mod outlook;
-mod shards;
+pub mod shards;
 mod upkeep;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,25 +26,18 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::bus::Bus;
-use crate::id::GroupId;
 use crate::meta::entry::{Founding, Resolve, enter};
 use crate::meta::message::Phase;
 use crate::meta::service;
 use crate::meta::standing::{Site, Standing};
 use crate::node::cluster::outlook::Outlook;
-use crate::node::cluster::shards::Shards;
+use crate::node::cluster::shards::{Factory, OpenShards, Shards};
 use crate::raft::group::Group;
 use crate::raft::groups::Groups;
-use crate::raft::machine::Machine;
 use crate::topology::Topology;
 use crate::topology::view::View;
 
 use crate::node::cluster::options::{ClusterOptions, SeedAddress};
-
-/// Makes the machine for a copy of a shard; called anew each time this node comes to hold one.
-pub type Factory = Arc<dyn Fn(GroupId) -> Box<dyn Machine> + Send + Sync>;
-/// The members of shards' groups that run here.
-pub type OpenShards = Arc<BTreeMap<GroupId, Group>>;
 
 /// Handing over all leaderships takes a few milliseconds; a voter that does not take one by then never will.
 const HAND_OVER: Duration = Duration::from_secs(1);

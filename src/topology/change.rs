@@ -89,7 +89,7 @@ impl Topology {
         self.next_member = meta.values().max().copied().unwrap_or(0) + 1;
         // Homes follow the nodes' addresses, so that an operator finds shard 1 on the first of the seeds.
         let mut order: Vec<(&Node, NodeId)> = nodes.iter().map(|(id, node)| (node, *id)).collect();
-        order.sort_by(|(a, _), (b, _)| (a.bus, a.port).cmp(&(b.bus, b.port)));
+        order.sort_by_key(|(node, _)| (node.bus, node.port));
         let groups: Vec<GroupId> = (1..=shards as u32).map(GroupId).collect();
         for (at, group) in groups.iter().enumerate() {
             let mut shard = Shard {

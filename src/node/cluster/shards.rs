@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::bus::Peer;
+use crate::bus::call::Peer;
 use crate::id::{GroupId, MemberId};
 use crate::meta::entry::names;
 use crate::meta::proposer::propose;
@@ -18,9 +18,9 @@ use crate::node::cluster::founders::found;
 use crate::node::cluster::observer::observe;
 use crate::node::cluster::outlook::Outlook;
 use crate::node::cluster::upkeep::{announce, keep_members};
-use crate::node::cluster::{Factory, OpenShards};
 use crate::raft::group::Group;
 use crate::raft::groups::Groups;
+use crate::raft::machine::Machine;
 use crate::raft::state::{GroupOptions, Member};
 use crate::topology::change::Change;
 use crate::topology::{Shard, Topology};
@@ -28,8 +28,13 @@ use crate::topology::{Shard, Topology};
 /// Looks for members that have stopped, and tries again what failed.
 const GLANCE: Duration = Duration::from_millis(500);
 
+/// Makes the machine for a copy of a shard; called anew each time this node comes to hold one.
+pub type Factory = Arc<dyn Fn(GroupId) -> Box<dyn Machine> + Send + Sync>;
+/// The members of shards' groups that run here.
+pub type OpenShards = Arc<BTreeMap<GroupId, Group>>;
+
 /// This node's members of shards during one life.
-pub struct Shards {
+pub(super) struct Shards {
     pub standing: Arc<Standing>,
     pub groups: Groups,
     pub outlook: Arc<Outlook>,
@@ -41,7 +46,7 @@ pub struct Shards {
 }
 
 /// A running member and those who look after it.
-pub struct Open {
+pub(super) struct Open {
     group: Group,
     _tasks: JoinSet<()>,
 }
