@@ -1,7 +1,7 @@
 //! The README's table of commands is what the rows say. `UPDATE_GOLDEN=1 cargo test --test readme` writes it anew.
 
-use slotcast::command::spec::Command;
-use slotcast::command::table;
+use slotcast::session::entry::Entry;
+use slotcast::session::table;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -11,19 +11,18 @@ const END: &str = "<!-- commands:end -->";
 /// A line a group, commands in alphabetical order; a container stands with its subcommands.
 fn commands() -> String {
     let mut groups: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-    let mut rows: Vec<&Command> = table::rows().collect();
-    rows.sort_by_key(|row| row.name);
-    for row in rows {
-        groups.entry(row.group).or_default().push(shown(row));
+    for entry in table::entries() {
+        groups.entry(entry.command.group).or_default().push(shown(entry));
     }
     let line = |(group, names): (&str, Vec<String>)| format!("| {group} | {} |\n", names.join(", "));
     let lines: String = groups.into_iter().map(line).collect();
     format!("{BEGIN}\n| group | commands |\n| --- | --- |\n{lines}{END}")
 }
 
-fn shown(row: &Command) -> String {
-    let name = row.name.to_uppercase();
-    let subcommands: Vec<String> = row.subcommands.iter().map(|row| row.name.to_uppercase()).collect();
+fn shown(entry: &Entry) -> String {
+    let name = entry.name.to_uppercase();
+    let subcommands: Vec<String> =
+        entry.subcommands.iter().map(|sub| sub.command.name.to_uppercase()).collect();
     if subcommands.is_empty() {
         format!("`{name}`")
     } else {

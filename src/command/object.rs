@@ -1,4 +1,4 @@
-//! OBJECT: what is known about a key besides its content.
+//! OBJECT and MEMORY USAGE: what is known about a key besides its content.
 //!
 //! The encodings are Redis's names for how *it* would store the value; tools and tests look at them. They are told from
 //! the value, so they needn't be remembered (nor stick as they do there).
@@ -18,8 +18,9 @@ const KEY: &[KeySpec] = &[KeySpec { flags: "RO", begin: 2, find: Find::Range { l
 const VARIES: &[&str] = &["nondeterministic_output"];
 
 /// The rows of this file.
-pub const ROWS: &[Command] =
-    &[Command::container(
+pub const ROWS: &[Command] = &[
+    MEMORY,
+    Command::container(
         "object",
         &[
             Command::read("encoding", 3, encoding).keys(KEY).tips(VARIES).docs(
@@ -52,7 +53,20 @@ pub const ROWS: &[Command] =
                 .docs("generic", "6.2.0", "O(1)", "Returns helpful text about the different subcommands."),
         ],
     )
-    .docs("generic", "2.2.3", "Depends on subcommand.", "A container for object introspection commands.")];
+    .docs("generic", "2.2.3", "Depends on subcommand.", "A container for object introspection commands."),
+];
+
+/// The session adds subcommands about the node (`session::server`).
+const MEMORY: Command = Command::container(
+    "memory",
+    &[Command::read("usage", -3, usage).keys(KEY).docs(
+        "server",
+        "4.0.0",
+        "O(N) where N is the number of elements in the value.",
+        "Returns the bytes a key and its value take.",
+    )],
+)
+.docs("server", "4.0.0", "Depends on subcommand.", "A container for commands about memory.");
 
 /// Redis's limits of its compact encodings (its defaults).
 const EMBEDDED_STRING: usize = 44;
@@ -105,6 +119,22 @@ fn idletime(keys: &Locked<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome
 fn refcount(keys: &Locked<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
     match keys.peek(args.at(2)) {
         Some(_) => reply.integer(1),
+        None => reply.null(),
+    }
+    Ok(())
+}
+
+/// Exact, so SAMPLES is checked and has no effect.
+fn usage(keys: &Locked<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {
+    match (args.get(3), args.len()) {
+        (None, _) => {}
+        (Some(option), 5) if option.eq_ignore_ascii_case(b"samples") => {
+            parse_i64(args.at(4)).ok_or(CommandError::NOT_INTEGER)?;
+        }
+        _ => return Err(CommandError::SYNTAX),
+    }
+    match keys.peek(args.at(2)) {
+        Some(record) => reply.integer(record.memory() as i64),
         None => reply.null(),
     }
     Ok(())

@@ -30,7 +30,7 @@ pub const ROWS: &[Command] = &[
         ),
     Command::read("keys", 2, keys)
         .tips(&["request_policy:all_shards", "nondeterministic_output_order"])
-        .categories(&["@dangerous"])
+        .categories(&["@keyspace", "@dangerous"])
         .docs(
             "generic",
             "1.0.0",

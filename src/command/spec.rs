@@ -125,7 +125,7 @@ pub struct Command {
     pub subcommands: &'static [Command],
     /// Since when one should use another command, and which.
     pub deprecated: Option<Deprecated>,
-    /// ACL categories that follow neither from the flags nor from the group.
+    /// ACL categories in place of the group's.
     pub categories: &'static [&'static str],
     /// Who executes it.
     pub run: Run,
@@ -230,7 +230,7 @@ impl Command {
         self
     }
 
-    /// Adds ACL categories that follow neither from the flags nor from the group.
+    /// Gives it ACL categories in place of the group's; those that follow from its flags stay.
     pub const fn categories(mut self, categories: &'static [&'static str]) -> Self {
         self.categories = categories;
         self
@@ -274,7 +274,7 @@ impl Command {
             by_flag.filter(|(flag, _)| self.flags.has(*flag)).map(|(_, category)| category).collect();
         categories.push(if self.flags.has(Flags::FAST) { "@fast" } else { "@slow" });
         categories.extend(match self.group {
-            _ if matches!(self.run, Run::Container) => None,
+            _ if matches!(self.run, Run::Container) || !self.categories.is_empty() => None,
             "generic" => Some("@keyspace"),
             "string" => Some("@string"),
             "hash" => Some("@hash"),

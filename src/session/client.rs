@@ -7,7 +7,7 @@ use slotcast_wire::reply::Reply;
 use crate::command::error::CommandError;
 use crate::command::spec::Flags;
 use crate::session::client_line::{Filter, Kind, line};
-use crate::session::client_tracking::{caching, redirection, tracking, tracking_state};
+use crate::session::client_tracking::{caching, on_or_off, redirection, tracking, tracking_state};
 use crate::session::context::Context;
 use crate::session::row::{Refused, Row};
 use crate::session::verdict::Verdict;
@@ -244,13 +244,4 @@ fn no_touch(
     session.client.profile.lock().no_touch = session.no_touch;
     reply.ok();
     Ok(Verdict::Replied)
-}
-
-/// Reads ON or OFF.
-pub fn on_or_off(word: &[u8]) -> Result<bool, CommandError> {
-    match word {
-        word if word.eq_ignore_ascii_case(b"on") => Ok(true),
-        word if word.eq_ignore_ascii_case(b"off") => Ok(false),
-        _ => Err(CommandError::SYNTAX),
-    }
 }

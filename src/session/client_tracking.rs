@@ -5,7 +5,6 @@ use slotcast_wire::args::Args;
 use slotcast_wire::reply::{Proto, Reply};
 
 use crate::command::error::CommandError;
-use crate::session::client::on_or_off;
 use crate::session::context::Context;
 use crate::session::verdict::Verdict;
 use crate::session::{Session, Tracking};
@@ -90,4 +89,13 @@ pub fn caching(
     Err(CommandError::text(
         "ERR CLIENT CACHING can be called only when the client is in tracking mode with OPTIN or OPTOUT mode enabled",
     ))
+}
+
+/// Reads ON or OFF.
+pub fn on_or_off(word: &[u8]) -> Result<bool, CommandError> {
+    match word {
+        word if word.eq_ignore_ascii_case(b"on") => Ok(true),
+        word if word.eq_ignore_ascii_case(b"off") => Ok(false),
+        _ => Err(CommandError::SYNTAX),
+    }
 }

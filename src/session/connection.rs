@@ -39,11 +39,11 @@ pub const ROWS: &[Row] = &[
         .docs("connection", "6.2.0", "O(1)", "Resets the connection."),
     Row::new("quit", -1, quit).flags(FIRST).at_once()
         .docs("connection", "1.0.0", "O(1)", "Closes the connection."),
-    Row::new("readonly", 1, readonly).flags(ALWAYS)
+    Row::new("readonly", 1, readonly).flags(ALWAYS).categories(&["@connection"])
         .docs("cluster", "3.0.0", "O(1)", "Enables read-only queries for a connection to a replica."),
-    Row::new("readwrite", 1, readwrite).flags(ALWAYS)
+    Row::new("readwrite", 1, readwrite).flags(ALWAYS).categories(&["@connection"])
         .docs("cluster", "3.0.0", "O(1)", "Ends READONLY."),
-    Row::new("asking", 1, asking).flags(Flags::FAST)
+    Row::new("asking", 1, asking).flags(Flags::FAST).categories(&["@connection"])
         .docs("cluster", "3.0.0", "O(1)", "Sent before a request that follows an -ASK redirect."),
 ];
 

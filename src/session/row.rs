@@ -51,7 +51,8 @@ impl Row {
 
     /// A row for a container.
     pub const fn container(name: &'static str, subcommands: &'static [Row]) -> Self {
-        Self { command: Command::session(name, -2), run: None, subcommands, refused: &[], at_once: false }
+        let command = Command::container(name, &[]);
+        Self { command, run: None, subcommands, refused: &[], at_once: false }
     }
 
     /// Makes a command a container as well.
@@ -93,6 +94,12 @@ impl Row {
         summary: &'static str,
     ) -> Self {
         self.command = self.command.docs(group, since, complexity, summary);
+        self
+    }
+
+    /// As [`Command::categories`].
+    pub const fn categories(mut self, categories: &'static [&'static str]) -> Self {
+        self.command = self.command.categories(categories);
         self
     }
 

@@ -27,13 +27,15 @@ pub const ROWS: &[Row] = &[
         .tips(&["nondeterministic_output"])
         .docs("server", "2.6.0", "O(1)", "Returns the node's time: Unix seconds, and microseconds in the second."),
     Row::new("role", 1, role).flags(Flags::NOSCRIPT.or(Flags::LOADING).or(Flags::STALE).or(Flags::FAST))
+        .categories(&["@admin", "@dangerous"])
         .docs("server", "2.8.12", "O(1)", "Returns the node's role: master."),
     Row::new("lolwut", -1, lolwut).flags(Flags::READONLY.or(Flags::FAST))
         .docs("server", "5.0.0", "", "Returns slotcast's version."),
-    Row::new("wait", 3, wait).flags(Flags::NOSCRIPT)
+    Row::new("wait", 3, wait).flags(Flags::NOSCRIPT).categories(&["@connection"])
         .tips(&["request_policy:all_shards", "response_policy:agg_min"])
         .docs("generic", "3.0.0", "O(1)", "Waits until as many replicas hold the connection's writes; returns how many do."),
     Row::container("memory", MEMORY)
+        // MEMORY USAGE is about a key: `command::object` has it.
         .refuses(&[Refused { names: &["purge", "malloc-stats"], why: "the allocator looks after itself" }])
         .docs("server", "4.0.0", "Depends on subcommand.", "A container for commands about memory."),
     Row::new("shutdown", -1, shutdown).flags(STOP)

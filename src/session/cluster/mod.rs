@@ -60,7 +60,7 @@ const SUBCOMMANDS: &[Row] = &[
         .docs("cluster", "3.0.0", "O(1)", "Returns whether the cluster serves all slots, and some figures."),
     Row::new("myid", 2, my_id).flags(PUBLIC)
         .docs("cluster", "3.0.0", "O(1)", "Returns this node's id."),
-    Row::new("myshardid", 2, my_id).flags(PUBLIC).tips(VARIES)
+    Row::new("myshardid", 2, my_id).flags(PUBLIC.or(Flags::LOADING)).tips(VARIES)
         .docs("cluster", "7.2.0", "O(1)", "Returns this node's id: each node is shown as a shard of its own."),
     Row::new("keyslot", 3, keys::slot).flags(PUBLIC)
         .docs("cluster", "3.0.0", "O(N) where N is the number of bytes in the key", "Returns a key's slot."),

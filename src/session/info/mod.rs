@@ -21,6 +21,7 @@ use crate::session::verdict::Verdict;
 /// The rows of this room.
 pub const ROWS: &[Row] = &[Row::new("info", -1, info)
     .flags(Flags::LOADING.or(Flags::STALE))
+    .categories(&["@dangerous"])
     .tips(&["nondeterministic_output", "request_policy:all_shards", "response_policy:special"])
     .docs("server", "1.0.0", "O(1)", "Returns information and statistics about the node.")];
 

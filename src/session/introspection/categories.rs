@@ -1,7 +1,6 @@
-//! What Redis derives from a row instead of listing: ACL categories, and the older first/last/step of the keys.
+//! Redis's older forms of what a row says: ACL categories in their order, first/last/step of the keys.
 
-use crate::command::spec::{Find, Flags, KeySpec};
-use crate::session::table::Entry;
+use crate::command::spec::{Command, Find, KeySpec};
 
 /// All categories, in the order COMMAND prints them.
 const ORDER: &[&str] = &[
@@ -28,68 +27,9 @@ const ORDER: &[&str] = &[
     "@scripting",
 ];
 
-/// Categories that a command's group implies.
-const BY_GROUP: &[(&str, &str)] = &[
-    ("string", "@string"),
-    ("hash", "@hash"),
-    ("list", "@list"),
-    ("set", "@set"),
-    ("sorted-set", "@sortedset"),
-    ("bitmap", "@bitmap"),
-    ("hyperloglog", "@hyperloglog"),
-    ("geo", "@geo"),
-    ("stream", "@stream"),
-    ("pubsub", "@pubsub"),
-    ("generic", "@keyspace"),
-    ("connection", "@connection"),
-    ("transactions", "@transaction"),
-    ("scripting", "@scripting"),
-];
-
-/// Commands whose categories Redis gives by hand, in place of the group's.
-const BY_HAND: &[(&str, &[&str])] = &[
-    ("asking", &["@connection"]),
-    ("readonly", &["@connection"]),
-    ("readwrite", &["@connection"]),
-    ("command", &["@connection"]),
-    ("command|count", &["@connection"]),
-    ("command|docs", &["@connection"]),
-    ("command|getkeys", &["@connection"]),
-    ("command|getkeysandflags", &["@connection"]),
-    ("command|help", &["@connection"]),
-    ("command|info", &["@connection"]),
-    ("command|list", &["@connection"]),
-    ("wait", &["@connection"]),
-    ("dbsize", &["@keyspace"]),
-    ("flushall", &["@keyspace", "@dangerous"]),
-    ("flushdb", &["@keyspace", "@dangerous"]),
-    ("keys", &["@keyspace", "@dangerous"]),
-    ("info", &["@dangerous"]),
-    ("role", &["@admin", "@dangerous"]),
-];
-
-/// A command's ACL categories: those of its group or given by hand, and those its flags imply (Redis's
-/// `setImplicitACLCategories`).
-pub fn categories(entry: &Entry) -> Vec<&'static str> {
-    let flags = entry.command.flags;
-    let mut set: Vec<&'static str> = match BY_HAND.iter().find(|(name, _)| *name == entry.name) {
-        Some((_, by_hand)) => by_hand.to_vec(),
-        // A bare container does nothing, so it is in no category but @slow.
-        None if !entry.subcommands.is_empty() => Vec::new(),
-        None => {
-            let group = BY_GROUP.iter().find(|(group, _)| *group == entry.command.group);
-            group.map(|(_, category)| *category).into_iter().collect()
-        }
-    };
-    let implied = [
-        (Flags::WRITE, &["@write"][..]),
-        (Flags::READONLY, &["@read"]),
-        (Flags::ADMIN, &["@admin", "@dangerous"]),
-        (Flags::PUBSUB, &["@pubsub"]),
-        (Flags::BLOCKING, &["@blocking"]),
-    ];
-    set.extend(implied.iter().filter(|(flag, _)| flags.has(*flag)).flat_map(|(_, names)| names.iter()));
-    set.push(if flags.has(Flags::FAST) { "@fast" } else { "@slow" });
+/// A command's ACL categories, in Redis's order.
+pub fn categories(command: &Command) -> Vec<&'static str> {
+    let set = command.acl_categories();
     ORDER.iter().filter(|category| set.contains(category)).copied().collect()
 }
 

@@ -4,8 +4,8 @@
 use slotcast_wire::reply::Reply;
 
 use crate::command::spec::{Find, KeySpec};
+use crate::session::entry::Entry;
 use crate::session::introspection::categories::{categories, legacy_range};
-use crate::session::table::Entry;
 
 /// Writes one command with its subcommands.
 pub fn write(entry: &Entry, reply: &mut Reply<'_>) {
@@ -16,7 +16,7 @@ pub fn write(entry: &Entry, reply: &mut Reply<'_>) {
     write_set(&command.flags.names().collect::<Vec<_>>(), reply);
     let (first, last, step) = legacy_range(command.keys);
     [first, last, step].iter().for_each(|n| reply.integer(*n));
-    write_set(&categories(entry), reply);
+    write_set(&categories(command), reply);
     reply.set(command.tips.len());
     command.tips.iter().for_each(|tip| reply.bulk(tip.as_bytes()));
     reply.set(command.keys.len());

@@ -2,7 +2,7 @@
 
 use slotcast_wire::reply::Reply;
 
-use crate::session::table::Entry;
+use crate::session::entry::Entry;
 
 /// Writes the documentation of some commands.
 pub fn write_all<'a>(entries: impl Iterator<Item = &'a Entry>, reply: &mut Reply<'_>) {
@@ -23,10 +23,20 @@ fn write(entry: &Entry, reply: &mut Reply<'_>) {
         ("complexity", command.complexity),
     ];
     let fields = fields.iter().filter(|(_, text)| !text.is_empty());
-    reply.map(fields.clone().count() + usize::from(!entry.subcommands.is_empty()));
+    let deprecated = if command.deprecated.is_some() { 3 } else { 0 };
+    reply.map(fields.clone().count() + deprecated + usize::from(!entry.subcommands.is_empty()));
     for (name, text) in fields {
         reply.bulk(name.as_bytes());
         reply.bulk(text.as_bytes());
+    }
+    if let Some(deprecated) = command.deprecated {
+        reply.bulk(b"doc_flags");
+        reply.set(1);
+        reply.simple("deprecated");
+        reply.bulk(b"deprecated_since");
+        reply.bulk(deprecated.since.as_bytes());
+        reply.bulk(b"replaced_by");
+        reply.bulk(deprecated.instead.as_bytes());
     }
     if !entry.subcommands.is_empty() {
         reply.bulk(b"subcommands");
