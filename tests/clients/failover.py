@@ -11,6 +11,7 @@ A loop (CLIENT/loop.*) writes and reads back keys of all slots until its standar
 import json
 import os
 import subprocess
+import threading
 import time
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ FAULTS = ("kill -9", "SIGTERM", "SIGSTOP")
 DOWN_S = 3.0
 SETTLE_S = 1.5
 VICTIM = 2
+LOOP_START_S = 30
 LOOP_END_S = 60
 
 
@@ -60,16 +62,21 @@ def now_ms():
 def start_loop(argv, folder, environment):
     process = subprocess.Popen(argv, cwd=folder, env=os.environ | environment, text=True, stdin=subprocess.PIPE,
                                stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    if process.stdout.readline().strip() != "running":
+    too_late = threading.Timer(LOOP_START_S, process.kill)
+    too_late.start()
+    said = process.stdout.readline().strip()
+    too_late.cancel()
+    if said != "running":
         process.kill()
-        raise RuntimeError(f"the loop did not start: {process.stderr.read()[-800:]}")
+        raise RuntimeError(f"{argv[0]} {argv[-1]}: the loop did not start: {process.stderr.read()[-800:]}")
     return process
 
 
 def finish_loop(process):
-    """Closes the loop's input and gives its report."""
+    """Gives the report of a loop whose input has been closed."""
+    process.stdin = None  # closed already; communicate would flush it
     try:
-        out, err = process.communicate("", timeout=LOOP_END_S)
+        out, err = process.communicate(timeout=LOOP_END_S)
     except subprocess.TimeoutExpired:
         process.kill()
         process.communicate()

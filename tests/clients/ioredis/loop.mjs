@@ -8,6 +8,7 @@ const EVERY_MS = 20;
 const KEYS = 300;
 const NOTABLE_MS = 100;
 const MAX_EVENTS = 2_000;
+const LAST_ANSWER_MS = 20_000;
 
 const ioredis = await load(process.argv[2]);
 const cluster = connect(ioredis);
@@ -15,18 +16,22 @@ const report = { calls: 0, events: [], stale: [], lost: [], longest_ms: 0 };
 const prefix = `loop:ioredis${process.argv[2]}`;
 /** key -> { acked: last acknowledged value, maybe: values of writes that failed since then, busy } */
 const keys = new Map();
+const unanswered = new Set();
 let open = true;
 
 /** One call, timed; failures and slow calls become events. Gives { reply } or { error }. */
 async function timed(call) {
   const at = Date.now();
   const start = performance.now();
+  const mark = { at, start };
+  unanswered.add(mark);
   let outcome;
   try {
     outcome = { reply: await call() };
   } catch (error) {
     outcome = { error: String(error.message) };
   }
+  unanswered.delete(mark);
   const took_ms = performance.now() - start;
   report.calls++;
   report.longest_ms = Math.max(report.longest_ms, took_ms);
@@ -60,10 +65,13 @@ for (let i = 0; open; i++) {
   pending.add(one);
   await sleep(EVERY_MS);
 }
-await Promise.all(pending);
+await Promise.race([Promise.all(pending), sleep(LAST_ANSWER_MS)]);
+for (const { at, start } of unanswered) {
+  report.events.push({ at, took_ms: performance.now() - start, error: "never answered" });
+}
 for (const [key, { acked, maybe }] of keys) {
   const found = await cluster.get(key);
   if (found !== acked && !maybe.includes(found)) report.lost.push(`${key}: found ${found}, acknowledged ${acked}`);
 }
 cluster.disconnect();
-console.log(JSON.stringify(report));
+process.stdout.write(`${JSON.stringify(report)}\n`, () => process.exit(0));
