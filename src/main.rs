@@ -8,6 +8,7 @@ use slotcast::config::flags::{self, Invocation};
 use slotcast::config::setting::LogLevel;
 use std::process::ExitCode;
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -46,7 +47,13 @@ fn run(config: Config) -> ExitCode {
         mode,
         "slotcast starts"
     );
-    ExitCode::SUCCESS
+    match slotcast::node::run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("slotcast: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// Logs to standard output; CONFIG SET loglevel takes effect at once.
@@ -63,12 +70,15 @@ fn start_log(config: &Config) {
     });
 }
 
-fn filter(level: LogLevel) -> LevelFilter {
-    match level {
+/// Ours at `level`; the Raft library tells every step of its own, so of it only what an operator can act on.
+fn filter(level: LogLevel) -> Targets {
+    let level = match level {
         LogLevel::Debug => LevelFilter::TRACE,
         LogLevel::Verbose => LevelFilter::DEBUG,
         LogLevel::Notice => LevelFilter::INFO,
         LogLevel::Warning => LevelFilter::WARN,
         LogLevel::Nothing => LevelFilter::OFF,
-    }
+    };
+    let theirs = if level == LevelFilter::TRACE { LevelFilter::DEBUG } else { level.min(LevelFilter::WARN) };
+    Targets::new().with_default(level).with_target(slotcast::raft::LOG_TARGET, theirs)
 }

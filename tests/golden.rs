@@ -97,7 +97,7 @@ impl Runner {
         let command = command.resolve(args)?;
         let needs = needs(command, args).map_err(|_| CommandError::SYNTAX)?;
         self.seed += 1;
-        let mut locked = Locked::new(&self.keyspace, &needs, self.now, self.seed, true);
+        let mut locked = Locked::new(&self.keyspace, &needs, self.now, self.seed, || true);
         execute(command, &mut locked, args, &mut Reply::new(out, self.proto));
         *effects = locked.take_effects();
         assert!(command.is_write() || effects.is_empty(), "a read changed something");

@@ -253,7 +253,8 @@ impl Server {
         let args = args.as_args();
         let command =
             self.table.find(args.name()).expect("a command").resolve(args).expect("arguments that fit");
-        let mut locked = Locked::new(&self.keyspace, &needs(command, args).expect("keys"), self.now, 1, true);
+        let mut locked =
+            Locked::new(&self.keyspace, &needs(command, args).expect("keys"), self.now, 1, || true);
         let mut out = Vec::new();
         execute(command, &mut locked, args, &mut Reply::new(&mut out, Proto::Resp3));
         let frame = FrameDecoder::default().decode(&out).expect("a frame").1.expect("a whole frame");
@@ -266,7 +267,7 @@ impl Server {
             Step::Sweep => {
                 for key in lapsed(&self.keyspace, self.now, &mut 0, usize::MAX, usize::MAX) {
                     let needs = Needs::Slot(slot_of(&key));
-                    assert!(Locked::new(&self.keyspace, &needs, self.now, 0, true).expire(&key));
+                    assert!(Locked::new(&self.keyspace, &needs, self.now, 0, || true).expire(&key));
                 }
             }
             _ => {

@@ -82,7 +82,7 @@ mod tests {
             ("soon", 8_000, Deadline::At(20_000)),
             ("later", 8_000, Deadline::At(30_000)),
         ] {
-            Locked::new(&keyspace, &Needs::Everything, now, 0, false).put_bytes(
+            Locked::new(&keyspace, &Needs::Everything, now, 0, || false).put_bytes(
                 key.as_bytes(),
                 b"",
                 deadline,

@@ -49,7 +49,7 @@ mod tests {
     #[test]
     fn names_lapsed_keys_once_their_time_has_come() {
         let keyspace = Keyspace::new();
-        let mut locked = Locked::new(&keyspace, &Needs::Everything, 0, 0, false);
+        let mut locked = Locked::new(&keyspace, &Needs::Everything, 0, 0, || false);
         locked.put_bytes(b"early", b"", Deadline::At(10));
         locked.put_bytes(b"late", b"", Deadline::At(20));
         locked.put_bytes(b"never", b"", Deadline::Never);

@@ -73,8 +73,15 @@ const MAX_LAPSED: usize = 16;
 
 impl<'k> Locked<'k> {
     /// Locks what is needed. `now` is the leader's time (in a read: at least the log's clock), `seed` feeds random
-    /// choices; `observed` says whether anybody wants the effects.
-    pub fn new(keyspace: &'k Keyspace, needs: &Needs, now: Millis, seed: u64, observed: bool) -> Self {
+    /// choices; `observed` is asked, once the locks are held, whether anybody wants the effects: asked earlier, a
+    /// reader could begin to care in between and miss the change.
+    pub fn new(
+        keyspace: &'k Keyspace,
+        needs: &Needs,
+        now: Millis,
+        seed: u64,
+        observed: impl FnOnce() -> bool,
+    ) -> Self {
         let held = match needs {
             Needs::Nothing => Held::Nothing,
             Needs::Slot(slot) => Held::One(*slot, keyspace.lock(*slot)),
@@ -91,7 +98,7 @@ impl<'k> Locked<'k> {
             now,
             seed: Cell::new(seed),
             territory: None,
-            effects: observed.then(Vec::new),
+            effects: observed().then(Vec::new),
             lapsed: RefCell::default(),
         }
     }

@@ -155,7 +155,7 @@ mod tests {
         #[test]
         fn a_snapshot_restores_the_same_state(writes in proptest::collection::vec(("[a-e]", "[a-z]{0,9}", any::<bool>(), any::<Option<u32>>(), any::<bool>()), 0..40)) {
             let keyspace = Keyspace::new();
-            let mut locked = Locked::new(&keyspace, &Needs::Everything, 0, 0, false);
+            let mut locked = Locked::new(&keyspace, &Needs::Everything, 0, 0, || false);
             for (key, value, hash, deadline, remove) in &writes {
                 let deadline = deadline.map_or(Deadline::Never, |at| Deadline::At(at as u64 + 1));
                 if *remove {
@@ -178,7 +178,7 @@ mod tests {
             }
             prop_assert_eq!(restored.usage().keys, keyspace.usage().keys);
             prop_assert_eq!(restored.usage().volatile, keyspace.usage().volatile);
-            let locked = Locked::new(&restored, &Needs::Everything, 0, 0, false);
+            let locked = Locked::new(&restored, &Needs::Everything, 0, 0, || false);
             let again: Vec<_> = writes.iter().map(|w| locked.stamp(w.0.as_bytes())).collect();
             prop_assert_eq!(again, stamps);
         }

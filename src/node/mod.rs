@@ -1,3 +1,144 @@
-//! One node: starts all rooms, follows the topology, stops in order.
+//! One node: what the process is made of, started in order and stopped in order.
+//!
+//! Threads: one per `io-threads`, each with a current-thread runtime that owns the connections given to it; the
+//! calling thread accepts and keeps the house; in a cluster one more runs the Raft groups and the bus, so that a
+//! slow command of a client cannot hold up a heartbeat.
 
 pub mod cluster;
+pub mod hosted;
+pub mod threads;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
+use tracing::{info, warn};
+
+use crate::config::Config;
+use crate::id::{GroupId, NodeId};
+use crate::metrics::Metrics;
+use crate::node::hosted::Hosted;
+use crate::node::threads::{ClusterThread, IoThreads};
+use crate::server::invalidation::Invalidation;
+use crate::server::{SINGLE, Server, listener};
+use crate::session::clients::Clients;
+use crate::session::context::Context;
+use crate::shard::upkeep::Upkeep;
+use crate::time::Clock;
+
+/// Runs a node until a signal or SHUTDOWN. An error is a failure to start, in words for the operator.
+pub fn run(config: Config) -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("cannot start: {error}"))?;
+    runtime.block_on(Node::start(Arc::new(config)))
+}
+
+struct Node {
+    server: Arc<Server>,
+    cluster: Option<ClusterThread>,
+}
+
+impl Node {
+    async fn start(config: Arc<Config>) -> Result<(), String> {
+        let listeners = listen(&config).map_err(|error| format!("cannot listen: {error}"))?;
+        let metrics = Arc::new(Metrics::default());
+        let invalidation = Arc::new(Invalidation::new(config.clone(), metrics.clone()));
+        let hosted = Hosted::new(invalidation.clone(), Clock::System);
+        let cluster = match config.startup.cluster_enabled {
+            true => Some(ClusterThread::start(&config, &hosted).await?),
+            false => {
+                hosted.open(SINGLE);
+                None
+            }
+        };
+        let server = Arc::new(server(config.clone(), metrics, invalidation, &hosted, cluster.as_ref()));
+        let threads = IoThreads::start(config.startup.threads(), &server)
+            .map_err(|error| format!("cannot start a thread: {error}"))?;
+        for listener in listeners {
+            tokio::spawn(listener::accept(listener, server.clone(), threads.senders()));
+        }
+        info!(port = config.startup.port, "ready to accept connections");
+        tokio::spawn(upkeep(server.clone()));
+        let node = Node { server, cluster };
+        node.until_stopped().await?;
+        if let Some(cluster) = &node.cluster {
+            cluster.stop().await;
+        }
+        info!("bye");
+        Ok(())
+    }
+
+    async fn until_stopped(&self) -> Result<(), String> {
+        let watch = |kind| signal(kind).map_err(|error| format!("cannot watch for signals: {error}"));
+        let (mut terminate, mut interrupt) =
+            (watch(SignalKind::terminate())?, watch(SignalKind::interrupt())?);
+        tokio::select! {
+            _ = terminate.recv() => info!("SIGTERM: stopping"),
+            _ = interrupt.recv() => info!("SIGINT: stopping"),
+            () = self.server.shutdown.notified() => info!("SHUTDOWN: stopping"),
+        }
+        Ok(())
+    }
+}
+
+/// Binds every address; an optional one that the machine does not have is left out.
+fn listen(config: &Config) -> io::Result<Vec<TcpListener>> {
+    let mut listeners = Vec::new();
+    for bind in &config.startup.bind {
+        let addr = SocketAddr::new(bind.address, config.startup.port);
+        match listener::listen(addr, config.startup.tcp_backlog) {
+            Ok(listener) => listeners.push(TcpListener::from_std(listener)?),
+            Err(error) if bind.optional => warn!(%addr, %error, "not listening there"),
+            Err(error) => return Err(io::Error::new(error.kind(), format!("{addr}: {error}"))),
+        }
+    }
+    Ok(listeners)
+}
+
+/// What the connections share.
+fn server(
+    config: Arc<Config>,
+    metrics: Arc<Metrics>,
+    invalidation: Arc<Invalidation>,
+    hosted: &Hosted,
+    cluster: Option<&ClusterThread>,
+) -> Server {
+    let clock = Clock::System;
+    let context = Context {
+        me: cluster.map_or_else(|| NodeId::random(&mut rand::rng()), |cluster| cluster.me),
+        clock,
+        started: clock.now(),
+        run_id: NodeId::random(&mut rand::rng()),
+        config,
+        clients: Clients::default(),
+        metrics,
+        keyspaces: hosted.keyspaces.clone(),
+        cluster: cluster.map(|cluster| cluster.view.clone()),
+    };
+    Server {
+        context: Arc::new(context),
+        shards: hosted.shards.clone(),
+        invalidation,
+        routes: cluster.map(|cluster| cluster.changed.clone()),
+        shutdown: Notify::new(),
+    }
+}
+
+/// The node's housekeeping, `hz` times a second.
+async fn upkeep(server: Arc<Server>) {
+    let mut walks: BTreeMap<GroupId, Upkeep> = BTreeMap::new();
+    loop {
+        tokio::time::sleep(server.context.config.live().upkeep_interval()).await;
+        let shards = server.shards.load_full();
+        walks.retain(|group, _| shards.contains_key(group));
+        for (group, shard) in shards.iter().filter(|(group, _)| server.context.leads(**group)) {
+            walks.entry(*group).or_default().step(shard, shard.proposer().as_ref());
+        }
+    }
+}

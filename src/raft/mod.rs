@@ -26,3 +26,7 @@ pub mod state;
 mod state_machine;
 mod types;
 mod wire;
+
+/// What the log lines of the Raft library itself are marked with; it tells every step, so a log filter wants to
+/// treat them apart.
+pub const LOG_TARGET: &str = "openraft";

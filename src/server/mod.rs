@@ -1,1 +1,58 @@
-//! (to be written)
+//! From bytes to replies: listening, connections, and the way of a request through them.
+//!
+//! A connection lives on one thread from its first byte to its last; everything between reading its requests and
+//! writing their replies is synchronous there ([`connection`], [`dispatch`]), except where a request has to wait
+//! for the log, for a leader, or for a socket. This floor is the only one that knows sockets, and the place where
+//! sessions, shards and tracking meet.
+
+pub mod connection;
+pub mod dispatch;
+pub mod invalidation;
+pub mod listener;
+pub mod outbox;
+pub mod pending;
+pub mod piece;
+pub mod territory;
+pub mod transaction;
+pub mod waiting;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{Notify, watch};
+
+use crate::id::GroupId;
+use crate::server::invalidation::Invalidation;
+use crate::server::outbox::Outbox;
+use crate::session::Session;
+use crate::session::context::Context;
+use crate::shard::Shard;
+
+/// What all connections of a node share.
+pub struct Server {
+    /// What session commands look at.
+    pub context: Arc<Context>,
+    /// The shards with a copy here; in single-node mode one.
+    pub shards: Arc<ArcSwap<BTreeMap<GroupId, Arc<Shard>>>>,
+    /// Tracking.
+    pub invalidation: Arc<Invalidation>,
+    /// Changes whenever routing may have; `None` in single-node mode.
+    pub routes: Option<watch::Receiver<u64>>,
+    /// Notified when a client asks the server to stop (SHUTDOWN).
+    pub shutdown: Notify,
+}
+
+/// The only shard of single-node mode.
+pub const SINGLE: GroupId = GroupId(1);
+
+impl Server {
+    /// Enters a connection into the tracking tables, or takes it out, as its session says.
+    pub fn follow_tracking(&self, session: &Session, outbox: &Arc<Outbox>) {
+        let id = session.client.id;
+        match session.tracking.on {
+            true => self.invalidation.listen(id, outbox.clone(), session.tracking.no_loop),
+            false => self.invalidation.forget(id),
+        }
+    }
+}

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use futures::task::AtomicWaker;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
 
 use crate::time::Millis;
 
@@ -25,7 +25,7 @@ pub struct Client {
     /// The fields CLIENT LIST shows that change now and then.
     pub profile: Mutex<Profile>,
     killed: AtomicBool,
-    wake: Notify,
+    waker: AtomicWaker,
 }
 
 /// See [`Client::profile`].
@@ -61,7 +61,7 @@ impl Client {
     /// Asks its connection to close.
     pub fn kill(&self) {
         self.killed.store(true, Ordering::Release);
-        self.wake.notify_one();
+        self.wake();
     }
 
     /// Whether it is to close.
@@ -69,11 +69,14 @@ impl Client {
         self.killed.load(Ordering::Acquire)
     }
 
-    /// Waits until it is killed.
-    pub async fn killed(&self) {
-        while !self.is_killed() {
-            self.wake.notified().await;
-        }
+    /// Wakes its connection, to look at what others have left for it.
+    pub fn wake(&self) {
+        self.waker.wake();
+    }
+
+    /// Whom to wake.
+    pub fn register(&self, waker: &std::task::Waker) {
+        self.waker.register(waker);
     }
 }
 
@@ -96,7 +99,7 @@ impl Clients {
             last_active: AtomicU64::new(now),
             profile: Mutex::new(Profile { resp: 2, multi: -1, ..Profile::default() }),
             killed: AtomicBool::new(false),
-            wake: Notify::new(),
+            waker: AtomicWaker::new(),
         });
         self.all.lock().insert(id, client.clone());
         client

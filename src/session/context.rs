@@ -28,9 +28,9 @@ pub struct Context {
     /// The connections.
     pub clients: Clients,
     /// Counters.
-    pub metrics: Metrics,
+    pub metrics: Arc<Metrics>,
     /// The keyspaces of the shards with a copy here; in single-node mode one, of shard 1.
-    pub keyspaces: ArcSwap<BTreeMap<GroupId, Arc<Keyspace>>>,
+    pub keyspaces: Arc<ArcSwap<BTreeMap<GroupId, Arc<Keyspace>>>>,
     /// The cluster as this node sees it; `None` in single-node mode.
     pub cluster: Option<Arc<ArcSwap<View>>>,
 }
@@ -44,6 +44,11 @@ impl Context {
     /// `cluster` or `standalone`, as HELLO and INFO name it.
     pub fn mode(&self) -> &'static str {
         if self.cluster.is_some() { "cluster" } else { "standalone" }
+    }
+
+    /// Bytes of all keyspaces together.
+    pub fn used_memory(&self) -> u64 {
+        self.keyspaces.load().values().map(|keyspace| keyspace.usage().bytes.max(0) as u64).sum()
     }
 
     /// Whether the node serves this shard as its leader (always, in single-node mode).

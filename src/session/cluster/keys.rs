@@ -55,7 +55,7 @@ pub fn some(
         reply.array(0);
         return Ok(Verdict::Replied);
     };
-    let locked = Locked::new(&keyspace, &Needs::Slot(slot), context.clock.now(), 0, false);
+    let locked = Locked::new(&keyspace, &Needs::Slot(slot), context.clock.now(), 0, || false);
     locked.walk(slot, |records| {
         let (mark, mut keys) = (reply.mark(), 0);
         for record in records.take(most) {

@@ -1,0 +1,89 @@
+//! The shards this node holds copies of: made when the cluster opens one, handed to the server as one map.
+//!
+//! The cluster asks for a machine first and brings the group when it runs; the shard made for the machine waits
+//! here in between.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::id::GroupId;
+use crate::keyspace::Keyspace;
+use crate::node::cluster::shards::{Factory, OpenShards};
+use crate::shard::Shard;
+use crate::shard::machine::ShardMachine;
+use crate::shard::observer::Observer;
+use crate::shard::proposer::Proposer;
+use crate::time::Clock;
+
+/// Shards by group.
+pub type Shards = Arc<ArcSwap<BTreeMap<GroupId, Arc<Shard>>>>;
+/// Their keyspaces.
+pub type Keyspaces = Arc<ArcSwap<BTreeMap<GroupId, Arc<Keyspace>>>>;
+
+/// See the module's documentation.
+#[derive(Clone)]
+pub struct Hosted {
+    observer: Arc<dyn Observer>,
+    clock: Clock,
+    made: Arc<Mutex<BTreeMap<GroupId, Arc<Shard>>>>,
+    /// The shards that run.
+    pub shards: Shards,
+    /// Their keyspaces.
+    pub keyspaces: Keyspaces,
+}
+
+impl Hosted {
+    /// None yet.
+    pub fn new(observer: Arc<dyn Observer>, clock: Clock) -> Self {
+        Self { observer, clock, made: Arc::default(), shards: Arc::default(), keyspaces: Arc::default() }
+    }
+
+    /// A shard that runs without a group (single-node mode).
+    pub fn open(&self, group: GroupId) {
+        let shard = self.make(group);
+        self.publish(BTreeMap::from([(group, shard)]));
+    }
+
+    /// Makes the machines the cluster asks for.
+    pub fn factory(&self) -> Factory {
+        let this = self.clone();
+        Arc::new(move |group| Box::new(ShardMachine::new(this.make(group))))
+    }
+
+    /// Follows the groups that run here, for ever.
+    pub async fn follow(&self, mut opened: watch::Receiver<OpenShards>) {
+        loop {
+            let groups = opened.borrow_and_update().clone();
+            let made = self.made.lock().clone();
+            let running = groups.iter().filter_map(|(id, group)| {
+                let shard = made.get(id)?.clone();
+                let attached =
+                    shard.proposer().is_some_and(|proposer| proposer.group().member() == group.member());
+                if !attached {
+                    shard.attach(Proposer::new(group.clone(), shard.stamp.clone()));
+                }
+                Some((*id, shard))
+            });
+            self.publish(running.collect());
+            if opened.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn make(&self, group: GroupId) -> Arc<Shard> {
+        let shard = Arc::new(Shard::new(group, self.observer.clone(), self.clock, rand::random()));
+        self.made.lock().insert(group, shard.clone());
+        shard
+    }
+
+    fn publish(&self, shards: BTreeMap<GroupId, Arc<Shard>>) {
+        let keyspaces = shards.iter().map(|(group, shard)| (*group, shard.keyspace.clone())).collect();
+        self.keyspaces.store(Arc::new(keyspaces));
+        self.shards.store(Arc::new(shards));
+    }
+}

@@ -1,0 +1,138 @@
+//! The threads: those that own connections, and the one that runs the node's part of the cluster.
+
+use std::io;
+use std::net::TcpStream;
+use std::path::Path;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use rand::RngCore;
+use tokio::runtime::Builder;
+use tokio::sync::mpsc::{self, Receiver, Sender, channel};
+use tokio::sync::{oneshot, watch};
+use tokio::task::LocalSet;
+use tracing::debug;
+
+use crate::bus::transport::Tcp;
+use crate::config::Config;
+use crate::id::NodeId;
+use crate::node::cluster::Cluster;
+use crate::node::cluster::identity::node_id;
+use crate::node::cluster::options::ClusterOptions;
+use crate::node::hosted::Hosted;
+use crate::server::Server;
+use crate::server::listener::{HANDOVER, serve};
+use crate::topology::view::View;
+
+/// Running threads, each with a queue of connections to take over. They end with the process.
+pub struct IoThreads {
+    senders: Vec<Sender<TcpStream>>,
+}
+
+impl IoThreads {
+    /// Starts `count` threads.
+    pub fn start(count: usize, server: &Arc<Server>) -> io::Result<Self> {
+        let mut senders = Vec::new();
+        for n in 0..count {
+            let (sender, accepted) = channel(HANDOVER);
+            let server = server.clone();
+            let runtime = Builder::new_current_thread().enable_all().build()?;
+            std::thread::Builder::new().name(format!("io-{n}")).spawn(move || {
+                LocalSet::new().block_on(&runtime, own(accepted, server));
+            })?;
+            senders.push(sender);
+        }
+        Ok(Self { senders })
+    }
+
+    /// Where to hand connections over.
+    pub fn senders(&self) -> Vec<Sender<TcpStream>> {
+        self.senders.clone()
+    }
+}
+
+async fn own(mut accepted: Receiver<TcpStream>, server: Arc<Server>) {
+    while let Some(stream) = accepted.recv().await {
+        if let Err(error) = serve(stream, &server) {
+            debug!(%error, "a connection was gone before it was served");
+        }
+    }
+}
+
+/// The thread that runs Raft groups and the bus.
+pub struct ClusterThread {
+    /// This node.
+    pub me: NodeId,
+    /// What to route by.
+    pub view: Arc<ArcSwap<View>>,
+    /// Changes with it.
+    pub changed: watch::Receiver<u64>,
+    stop: mpsc::Sender<oneshot::Sender<()>>,
+}
+
+impl ClusterThread {
+    /// Starts the thread and, on it, the node's part of the cluster.
+    pub async fn start(config: &Arc<Config>, hosted: &Hosted) -> Result<Self, String> {
+        let (stop, stopping) = mpsc::channel(1);
+        let (started, running) = oneshot::channel();
+        let runtime = Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| format!("cannot start: {error}"))?;
+        let (config, hosted) = (config.clone(), hosted.clone());
+        let body = move || runtime.block_on(live(config, hosted, started, stopping));
+        let thread = std::thread::Builder::new().name("cluster".into()).spawn(body);
+        thread.map_err(|error| format!("cannot start a thread: {error}"))?;
+        let (me, view, changed) = running.await.map_err(|_| "the cluster's thread has ended")??;
+        Ok(Self { me, view, changed, stop })
+    }
+
+    /// Hands leaderships over and leaves in order.
+    pub async fn stop(&self) {
+        let (done, stopped) = oneshot::channel();
+        if self.stop.send(done).await.is_ok() {
+            let _ = stopped.await;
+        }
+    }
+}
+
+type Running = (NodeId, Arc<ArcSwap<View>>, watch::Receiver<u64>);
+
+async fn live(
+    config: Arc<Config>,
+    hosted: Hosted,
+    started: oneshot::Sender<Result<Running, String>>,
+    mut stopping: mpsc::Receiver<oneshot::Sender<()>>,
+) {
+    let cluster = match enter(&config, &hosted).await {
+        Ok((me, cluster)) => {
+            let _ = started.send(Ok((me, cluster.view(), cluster.changed())));
+            cluster
+        }
+        Err(error) => {
+            let _ = started.send(Err(error));
+            return;
+        }
+    };
+    let stop = tokio::select! {
+        () = hosted.follow(cluster.opened()) => stopping.recv().await,
+        stop = stopping.recv() => stop,
+    };
+    cluster.stop().await;
+    if let Some(done) = stop {
+        let _ = done.send(());
+    }
+}
+
+async fn enter(config: &Config, hosted: &Hosted) -> Result<(NodeId, Cluster), String> {
+    let mut rng = rand::rng();
+    let startup = &config.startup;
+    let me =
+        node_id(Path::new(&startup.dir), &mut rng).map_err(|error| format!("{}: {error}", startup.dir))?;
+    let options = ClusterOptions::read(startup, me, Arc::new(Tcp), rng.next_u64())
+        .await
+        .map_err(|error| format!("cannot resolve this node's address: {error}"))?;
+    let listen = options.listen;
+    let cluster = Cluster::start(options, hosted.factory())
+        .await
+        .map_err(|error| format!("cannot listen for other nodes on {listen}: {error}"))?;
+    Ok((me, cluster))
+}

@@ -1,0 +1,354 @@
+//! One connection: bytes in, requests through [`dispatch`](crate::server::dispatch), bytes out.
+//!
+//! A *turn* is what one wake-up does, without waiting: write what is left, take what has arrived, execute all whole
+//! requests in it, write the replies with one call. Idle connections hold no buffers: a turn reads into and replies
+//! from its thread's scratch buffers, and only a rest (half a request, a full socket) is kept. What a request has to
+//! wait for is a [`Pending`]; the requests behind it wait in the input.
+//!
+//! A client that does not read its replies is not served either: beyond [`MAX_BACKLOG`] nothing more of it is
+//! executed, and after [`STALL_LIMIT`] it is closed.
+
+use std::cell::RefCell;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context as TaskContext, Poll, ready};
+use std::time::Duration;
+
+use slotcast_wire::redirect::{ClusterDown, Redirect};
+use slotcast_wire::reply::Reply;
+use slotcast_wire::request::{Limits, Parsed, ProtocolError, Request, RequestParser};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tracing::debug;
+
+use crate::id::GroupId;
+use crate::server::dispatch::{Dispatch, Step};
+use crate::server::outbox::Outbox;
+use crate::server::pending::{Deferred, Pending};
+use crate::server::piece::Gather;
+use crate::server::{SINGLE, Server};
+use crate::session::Session;
+
+/// Bytes read at once.
+const READ_BYTES: usize = 64 << 10;
+/// Reply bytes after which a turn writes before it executes more.
+const WRITE_BYTES: usize = 256 << 10;
+/// Unsent bytes beyond which nothing more of the client is executed.
+pub const MAX_BACKLOG: usize = 1 << 20;
+/// A client that takes none of its unsent replies for so long is closed.
+pub const STALL_LIMIT: Duration = Duration::from_secs(60);
+/// A scratch buffer that has grown beyond this is given back.
+const KEEP_BYTES: usize = 1 << 20;
+
+/// A thread's buffers, used by one turn at a time.
+struct Scratch {
+    input: Box<[u8]>,
+    output: Vec<u8>,
+    request: Request,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch {
+        input: vec![0; READ_BYTES].into(),
+        output: Vec::with_capacity(WRITE_BYTES),
+        request: Request::default(),
+    });
+}
+
+/// See the module's documentation.
+pub struct Connection {
+    pub(super) server: Arc<Server>,
+    stream: TcpStream,
+    pub(super) session: Session,
+    outbox: Arc<Outbox>,
+    parser: RequestParser,
+    /// Received, not yet executed.
+    pub(super) input: Vec<u8>,
+    /// To be sent, from `sent` on.
+    pub(super) output: Vec<u8>,
+    sent: usize,
+    /// There may be whole requests in `input`.
+    runnable: bool,
+    closing: bool,
+    /// Reads of this shard were confirmed for the next turn.
+    pub(super) confirmed: Option<GroupId>,
+    /// Until when the request at hand may wait for a leader.
+    pub(super) parked_until: Option<Instant>,
+    /// The last write of this connection, for WAIT.
+    pub(super) last_write: Option<(GroupId, u64)>,
+}
+
+/// What a turn ends with.
+enum Turn {
+    Wait(Pending),
+    Close,
+}
+
+/// Why a turn stopped executing.
+enum Halt {
+    /// No whole request is left.
+    Starved,
+    /// Enough replies to write first.
+    Full,
+    Close,
+    Wait(Pending),
+}
+
+impl Connection {
+    /// A connection that was just accepted.
+    pub fn new(server: Arc<Server>, stream: TcpStream, session: Session) -> Self {
+        let outbox = Arc::new(Outbox::new(session.client.clone()));
+        Self {
+            server,
+            stream,
+            session,
+            outbox,
+            parser: RequestParser::default(),
+            input: Vec::new(),
+            output: Vec::new(),
+            sent: 0,
+            runnable: false,
+            closing: false,
+            confirmed: None,
+            parked_until: None,
+            last_write: None,
+        }
+    }
+
+    /// Serves it until it closes.
+    pub async fn run(mut self) {
+        loop {
+            match std::future::poll_fn(|task| self.poll_turn(task)).await {
+                Ok(Turn::Wait(pending)) => self.settle(pending).await,
+                Ok(Turn::Close) => break,
+                Err(error) => {
+                    debug!(client = self.session.client.id, %error, "connection ends");
+                    break;
+                }
+            }
+        }
+        self.server.invalidation.forget(self.session.client.id);
+        self.server.context.clients.forget(self.session.client.id);
+    }
+
+    fn poll_turn(&mut self, task: &mut TaskContext<'_>) -> Poll<io::Result<Turn>> {
+        SCRATCH.with_borrow_mut(|scratch| {
+            loop {
+                self.session.client.register(task.waker());
+                if self.session.client.is_killed() {
+                    return Poll::Ready(Ok(Turn::Close));
+                }
+                self.outbox.drain(&mut self.output);
+                ready!(self.poll_flush(task))?;
+                if self.closing {
+                    return Poll::Ready(Ok(Turn::Close));
+                }
+                let halt = match std::mem::take(&mut self.runnable) {
+                    true => self.serve_kept(scratch),
+                    false => ready!(self.poll_receive(task, scratch))?,
+                };
+                self.send(task, scratch)?;
+                match halt {
+                    Halt::Starved => {}
+                    Halt::Full => self.runnable = true,
+                    Halt::Close => self.closing = true,
+                    Halt::Wait(pending) => return Poll::Ready(Ok(Turn::Wait(pending))),
+                }
+            }
+        })
+    }
+
+    /// Takes what has arrived and executes what is whole.
+    fn poll_receive(&mut self, task: &mut TaskContext<'_>, scratch: &mut Scratch) -> Poll<io::Result<Halt>> {
+        let mut buffer = ReadBuf::new(&mut scratch.input);
+        ready!(Pin::new(&mut self.stream).poll_read(task, &mut buffer))?;
+        let count = buffer.filled().len();
+        if count == 0 {
+            return Poll::Ready(Ok(Halt::Close));
+        }
+        let metrics = &self.server.context.metrics;
+        metrics.input_bytes.add(count as u64);
+        if !self.input.is_empty() {
+            self.input.extend_from_slice(&scratch.input[..count]);
+            return Poll::Ready(Ok(self.serve_kept(scratch)));
+        }
+        let (input, out, request) = (&scratch.input[..count], &mut scratch.output, &mut scratch.request);
+        let (consumed, halt) = self.serve(input, out, request);
+        self.input.extend_from_slice(&input[consumed..]);
+        Poll::Ready(Ok(halt))
+    }
+
+    /// Executes what is whole of the kept input.
+    fn serve_kept(&mut self, scratch: &mut Scratch) -> Halt {
+        let mut input = std::mem::take(&mut self.input);
+        let (consumed, halt) = self.serve(&input, &mut scratch.output, &mut scratch.request);
+        if consumed == input.len() {
+            input = Vec::new();
+        } else {
+            input.drain(..consumed);
+        }
+        self.input = input;
+        if self.input.len() as u64 > self.server.context.config.live().client_query_buffer_limit {
+            debug!(client = self.session.client.id, "closed: its request exceeds client-query-buffer-limit");
+            return Halt::Close;
+        }
+        halt
+    }
+
+    /// Executes the whole requests of `buf`; returns how many bytes they took.
+    fn serve(&mut self, buf: &[u8], out: &mut Vec<u8>, request: &mut Request) -> (usize, Halt) {
+        let server = self.server.clone();
+        let view = server.context.view();
+        let single = view.is_none().then(|| server.shards.load().get(&SINGLE).cloned()).flatten();
+        let now = server.context.clock.now();
+        self.session.client.last_active.store(now, Relaxed);
+        let limits = self.limits();
+        let mut dispatch = Dispatch {
+            server: &server,
+            session: &mut self.session,
+            outbox: &self.outbox,
+            out,
+            view,
+            single,
+            now,
+            confirmed: self.confirmed.take(),
+            leased: None,
+        };
+        let (mut at, mut count) = (0, 0);
+        let halt = loop {
+            let rest = &buf[at..];
+            let consumed = match self.parser.parse(rest, &limits, request) {
+                Ok(Parsed::Request(consumed)) => consumed,
+                Ok(Parsed::Blank(consumed)) => {
+                    at += consumed;
+                    continue;
+                }
+                Ok(Parsed::Incomplete) => break Halt::Starved,
+                Err(error) => break refuse(&mut dispatch, error),
+            };
+            count += 1;
+            match dispatch.request(request.args(rest)) {
+                Step::Done => at += consumed,
+                Step::Close => {
+                    at += consumed;
+                    break Halt::Close;
+                }
+                Step::Propose(shard) => {
+                    let gather =
+                        Gather { dispatch: &mut dispatch, parser: &mut self.parser, limits: &limits };
+                    break Halt::Wait(gather.submit(&shard, rest, request, consumed));
+                }
+                step => {
+                    // A transaction has been taken out of the session, so its EXEC must not run again.
+                    let keep = matches!(step, Step::Park(_) | Step::Confirm(_) | Step::ProposeAll);
+                    at += if keep { 0 } else { consumed };
+                    break Halt::Wait(Pending::step(step, if keep { consumed } else { 0 }));
+                }
+            }
+            if dispatch.out.len() >= WRITE_BYTES {
+                break Halt::Full;
+            }
+        };
+        let leased = dispatch.leased.take();
+        server.context.metrics.commands_processed.add(count);
+        // Checked after the reads: if the lease still holds, nobody else could have changed what they saw.
+        let current = leased.is_none_or(|shard| {
+            shard.proposer().is_some_and(|proposer| proposer.lease().is_valid(Instant::now()))
+        });
+        if !current {
+            debug!(client = self.session.client.id, "closed: the lease ran out during its reads");
+            out.clear();
+            return (at, Halt::Close);
+        }
+        (at, halt)
+    }
+
+    fn limits(&self) -> Limits {
+        let live = self.server.context.config.live();
+        let limits = Limits { max_bulk: live.proto_max_bulk_len as usize, ..Limits::DEFAULT };
+        if self.session.authenticated { limits } else { limits.unauthenticated() }
+    }
+
+    /// Sends a turn's replies, and the pushes behind them; keeps what the socket does not take.
+    fn send(&mut self, task: &mut TaskContext<'_>, scratch: &mut Scratch) -> io::Result<()> {
+        self.outbox.drain(&mut scratch.output);
+        let out = &scratch.output;
+        if out.is_empty() {
+            return Ok(());
+        }
+        let mut sent = 0;
+        if self.output.is_empty() {
+            while sent < out.len() {
+                match Pin::new(&mut self.stream).poll_write(task, &out[sent..]) {
+                    Poll::Ready(written) => sent += written?,
+                    Poll::Pending => break,
+                }
+            }
+        }
+        self.output.extend_from_slice(&out[sent..]);
+        self.server.context.metrics.output_bytes.add(out.len() as u64);
+        scratch.output.clear();
+        if scratch.output.capacity() > KEEP_BYTES {
+            scratch.output = Vec::with_capacity(WRITE_BYTES);
+        }
+        Ok(())
+    }
+
+    /// Sends what is left of earlier turns.
+    fn poll_flush(&mut self, task: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
+        while self.sent < self.output.len() {
+            let written = ready!(Pin::new(&mut self.stream).poll_write(task, &self.output[self.sent..]))?;
+            self.sent += written;
+        }
+        if !self.output.is_empty() {
+            self.output = Vec::new();
+            self.sent = 0;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Waits for what a request needs, then lets the requests go on.
+    async fn settle(&mut self, pending: Pending) {
+        self.runnable = true;
+        match self.wait_for(pending).await {
+            Deferred::Answered { consumed } => {
+                self.input.drain(..consumed.min(self.input.len()));
+                self.parked_until = None;
+            }
+            Deferred::Again => self.parser = RequestParser::default(),
+            Deferred::Close => self.closing = true,
+        }
+    }
+
+    /// Runs `f` with a dispatcher that writes behind what is to be sent.
+    pub(super) fn dispatching<R>(&mut self, f: impl FnOnce(&mut Dispatch<'_>) -> R) -> R {
+        let server = self.server.clone();
+        let view = server.context.view();
+        let single = view.is_none().then(|| server.shards.load().get(&SINGLE).cloned()).flatten();
+        f(&mut Dispatch {
+            server: &server,
+            session: &mut self.session,
+            outbox: &self.outbox,
+            out: &mut self.output,
+            view,
+            single,
+            now: server.context.clock.now(),
+            confirmed: self.confirmed.take(),
+            leased: None,
+        })
+    }
+
+    /// Answers one request with CLUSTERDOWN.
+    pub(super) fn answer_down(&mut self) {
+        let down = Redirect::ClusterDown(ClusterDown::Cluster).to_string();
+        Reply::new(&mut self.output, self.session.proto).error(&down);
+    }
+}
+
+fn refuse(dispatch: &mut Dispatch<'_>, error: ProtocolError) -> Halt {
+    dispatch.reply().error(&format!("ERR {error}"));
+    Halt::Close
+}

@@ -1,0 +1,359 @@
+//! The spine: one request to what becomes of it.
+//!
+//! Everything a request can meet is on this screen, in order: the row and its arity, authentication, an open
+//! transaction, the session's own commands; then, for data, its slots, the route, and who executes it. What cannot
+//! be finished at once comes back as a [`Step`] for the connection to wait on. It doesn't know sockets.
+
+use std::sync::Arc;
+
+use slotcast_wire::args::Args;
+use slotcast_wire::redirect::{ClusterDown, Redirect};
+use slotcast_wire::reply::Reply;
+use tokio::time::Instant;
+
+use crate::command::error::CommandError;
+use crate::command::needs::needs;
+use crate::command::spec::{Command, Flags};
+use crate::config::setting::EvictionPolicy;
+use crate::id::GroupId;
+use crate::keyspace::effect::Change;
+use crate::keyspace::eviction::Policy;
+use crate::keyspace::locked::Needs;
+use crate::server::Server;
+use crate::server::outbox::Outbox;
+use crate::server::territory::Led;
+use crate::session::entry::Entry;
+use crate::session::table::resolve;
+use crate::session::transaction::Batch;
+use crate::session::verdict::Verdict;
+use crate::session::{Replies, Session};
+use crate::shard::Shard;
+use crate::shard::memory::Pressure;
+use crate::shard::proposal;
+use crate::shard::unit::Occasion;
+use crate::time::Millis;
+use crate::topology::route::{Route, route};
+use crate::topology::view::View;
+
+/// What became of a request.
+pub enum Step {
+    /// Its reply is written.
+    Done,
+    /// The reply is written; close the connection.
+    Close,
+    /// It is a write for a shard that this node leads: it has to go through the log.
+    Propose(Arc<Shard>),
+    /// A write to every shard this node leads (FLUSHALL).
+    ProposeAll,
+    /// A transaction to execute.
+    Execute(Batch),
+    /// Nobody is known to lead its slot: try again when the routes change, for a while.
+    Park(u16),
+    /// The shard's lease has run out: confirm the leadership, then try again.
+    Confirm(Arc<Shard>),
+    /// WAIT.
+    Wait(usize, std::time::Duration),
+    /// Stop the server.
+    Shutdown,
+}
+
+/// The requests of one turn of a connection, and what they share: one moment, one view.
+pub struct Dispatch<'a> {
+    /// The node.
+    pub server: &'a Server,
+    /// The connection's session.
+    pub session: &'a mut Session,
+    /// The connection's pushes.
+    pub outbox: &'a Arc<Outbox>,
+    /// Where replies go.
+    pub out: &'a mut Vec<u8>,
+    /// The cluster as routed by; `None` in single-node mode.
+    pub view: Option<Arc<View>>,
+    /// The only shard of single-node mode.
+    pub single: Option<Arc<Shard>>,
+    /// The turn's wall time.
+    pub now: Millis,
+    /// Leadership of this shard was confirmed for this turn.
+    pub confirmed: Option<GroupId>,
+    /// A shard was read under its lease in this turn; to be checked before the replies leave.
+    pub leased: Option<Arc<Shard>>,
+}
+
+impl Dispatch<'_> {
+    /// One request.
+    #[inline]
+    pub fn request(&mut self, args: Args<'_>) -> Step {
+        let mark = self.out.len();
+        self.session.replies = self.session.replies.at_next_request();
+        let step = match resolve(args) {
+            Ok(entry) if entry.session.is_none() && self.session.is_plain() => self.data(entry.command, args),
+            Ok(entry) => self.guarded(entry, args),
+            Err(error) => {
+                self.spoil();
+                self.error(&error)
+            }
+        };
+        if matches!(self.session.replies, Replies::Off | Replies::Skip) {
+            self.out.truncate(mark);
+        }
+        step
+    }
+
+    /// A request of a session that is not plain, or for the session itself.
+    fn guarded(&mut self, entry: &Entry, args: Args<'_>) -> Step {
+        if !self.session.authenticated && !entry.command.flags.has(Flags::NO_AUTH) {
+            self.spoil();
+            return self.error(&CommandError::text("NOAUTH Authentication required."));
+        }
+        if self.session.transaction.is_open() && !entry.at_once {
+            return self.queue(entry, args);
+        }
+        let step = match entry.session {
+            Some(_) => self.session_command(entry, args),
+            None => self.data(entry.command, args),
+        };
+        self.session.asking &= entry.name == "asking";
+        step
+    }
+
+    fn session_command(&mut self, entry: &Entry, args: Args<'_>) -> Step {
+        let Some(run) = entry.session else { return Step::Done };
+        let before = self.session.tracking;
+        let mut reply = Reply::new(self.out, self.session.proto);
+        let verdict = run(self.session, &self.server.context, args, &mut reply);
+        if self.session.tracking != before {
+            self.server.follow_tracking(self.session, self.outbox);
+        }
+        match verdict {
+            Ok(Verdict::Replied) | Ok(Verdict::Tracking) => Step::Done,
+            Ok(Verdict::Close) => Step::Close,
+            Ok(Verdict::Shutdown) => Step::Shutdown,
+            Ok(Verdict::Execute(batch)) => Step::Execute(batch),
+            Ok(Verdict::Watch(keys)) => self.watch(keys.as_args()),
+            Ok(Verdict::Wait { replicas, timeout }) => Step::Wait(replicas, timeout),
+            Err(error) => self.error(&error),
+        }
+    }
+
+    /// Between MULTI and EXEC: checks what can be checked now, and collects.
+    fn queue(&mut self, entry: &Entry, args: Args<'_>) -> Step {
+        if entry.command.flags.has(Flags::NO_MULTI) {
+            self.spoil();
+            return self.error(&CommandError::text("ERR Command not allowed inside a transaction"));
+        }
+        if entry.session.is_none() {
+            match self.target(entry.command, args) {
+                Ok(_) => {}
+                Err(Step::Park(slot)) => return Step::Park(slot),
+                Err(step) => {
+                    self.spoil();
+                    return step;
+                }
+            }
+            if entry.command.flags.has(Flags::DENYOOM)
+                && let Err(error) = self.make_room_somewhere()
+            {
+                self.spoil();
+                return self.error(&error);
+            }
+        }
+        match self.session.transaction.queue(args) {
+            Ok(()) => self.reply().simple("QUEUED"),
+            Err(_) => return self.error(&CommandError::text("ERR Transaction is too large")),
+        }
+        Step::Done
+    }
+
+    /// A data command: to its shard.
+    #[inline]
+    fn data(&mut self, command: &'static Command, args: Args<'_>) -> Step {
+        let (shard, needs) = match self.target(command, args) {
+            Ok(target) => target,
+            Err(step) => return step,
+        };
+        let Some(shard) = shard else { return self.everywhere(command, args, &needs) };
+        if !command.is_write() {
+            return self.read(&shard, command, args, &needs);
+        }
+        if command.flags.has(Flags::DENYOOM)
+            && let Err(error) = self.make_room(&shard)
+        {
+            return self.error(&error);
+        }
+        if self.view.is_some() {
+            return Step::Propose(shard);
+        }
+        let occasion = self.occasion(&shard);
+        shard.write((command, args), &needs, occasion, &mut Reply::new(self.out, self.session.proto));
+        Step::Done
+    }
+
+    /// Where a data command belongs: its shard (none: it walks all this node leads) and the slots it needs there.
+    #[inline]
+    pub fn target(&mut self, command: &Command, args: Args<'_>) -> Result<(Option<Arc<Shard>>, Needs), Step> {
+        let Ok(needs) = needs(command, args) else {
+            let error = CommandError::text("ERR Invalid command specified");
+            return Err(self.error(&error));
+        };
+        if let Some(single) = &self.single {
+            return Ok((Some(single.clone()), needs));
+        }
+        match &needs {
+            Needs::Slot(slot) => {
+                let readonly = self.session.readonly && !command.is_write();
+                self.shard_of(*slot, readonly).map(|shard| (Some(shard), needs))
+            }
+            Needs::Slots(_) => Err(self.redirect(&Redirect::CrossSlot)),
+            Needs::Nothing | Needs::Everything => Ok((None, needs)),
+        }
+    }
+
+    /// The shard that serves a slot here, or what to answer.
+    pub fn shard_of(&mut self, slot: u16, readonly: bool) -> Result<Arc<Shard>, Step> {
+        let Some(view) = &self.view else { return self.single.clone().ok_or(Step::Park(slot)) };
+        match route(view, slot, readonly) {
+            Route::Lead(group) => {
+                let shard = self.server.shards.load().get(&group).cloned().ok_or(Step::Park(slot))?;
+                self.lease_of(shard)
+            }
+            Route::Follow(group) => self.server.shards.load().get(&group).cloned().ok_or(Step::Park(slot)),
+            Route::Redirect(redirect) => Err(self.redirect(&redirect)),
+            Route::Park => Err(Step::Park(slot)),
+        }
+    }
+
+    /// A shard that may be read now: under its lease, or after the leadership was confirmed.
+    fn lease_of(&mut self, shard: Arc<Shard>) -> Result<Arc<Shard>, Step> {
+        if self.confirmed == Some(shard.id)
+            || self.leased.as_ref().is_some_and(|leased| leased.id == shard.id)
+        {
+            return Ok(shard);
+        }
+        let valid = shard.proposer().is_some_and(|proposer| proposer.lease().is_valid(Instant::now()));
+        if !valid {
+            return Err(Step::Confirm(shard));
+        }
+        self.leased = Some(shard.clone());
+        Ok(shard)
+    }
+
+    #[inline]
+    fn read(&mut self, shard: &Arc<Shard>, command: &'static Command, args: Args<'_>, needs: &Needs) -> Step {
+        let occasion = self.occasion(shard);
+        shard.read((command, args), needs, occasion, &mut Reply::new(self.out, self.session.proto));
+        Step::Done
+    }
+
+    /// A command without keys, in a cluster: over all shards that this node leads.
+    fn everywhere(&mut self, command: &'static Command, args: Args<'_>, needs: &Needs) -> Step {
+        if command.is_write() {
+            return Step::ProposeAll;
+        }
+        let (Some(view), shards) = (&self.view, self.server.shards.load()) else { return Step::Done };
+        let Some(any) = shards.values().next() else {
+            return self.redirect(&Redirect::ClusterDown(ClusterDown::Cluster));
+        };
+        let led = Led::new(view, &shards);
+        let occasion = self.occasion(any);
+        let mut reply = Reply::new(self.out, self.session.proto);
+        any.read_over(&led, (command, args), needs, occasion, &mut reply);
+        Step::Done
+    }
+
+    fn watch(&mut self, args: Args<'_>) -> Step {
+        for key in args.from(1).iter() {
+            let slot = slotcast_wire::slot::slot_of(key);
+            let shard = match self.shard_of(slot, false) {
+                Ok(shard) => shard,
+                Err(step) => return step,
+            };
+            let stamp = shard.lock(&Needs::Slot(slot), shard.stamp.now()).stamp(key);
+            if self.session.transaction.watch(key, stamp).is_err() {
+                return self.error(&CommandError::text("ERR Too many watched keys"));
+            }
+        }
+        self.reply().ok();
+        Step::Done
+    }
+
+    /// Lets keys go if memory is short, before a write.
+    fn make_room(&mut self, shard: &Arc<Shard>) -> Result<(), CommandError> {
+        let live = self.server.context.config.live();
+        if live.maxmemory == 0 {
+            return Ok(());
+        }
+        let used = self.server.context.used_memory();
+        if used <= live.maxmemory {
+            return Ok(());
+        }
+        let (limit, policy, samples) =
+            (live.maxmemory, policy(live.maxmemory_policy), live.maxmemory_samples);
+        let victims = shard
+            .victims(Pressure { limit, used, policy, samples })
+            .map_err(|_| CommandError::OUT_OF_MEMORY)?;
+        match shard.proposer() {
+            Some(proposer) => {
+                let mut units = Vec::new();
+                proposal::put_evict(&victims, &mut units);
+                proposer.submit_upkeep(units, 1);
+            }
+            None => {
+                let victims: Vec<&[u8]> = victims.iter().map(|key| &**key).collect();
+                let occasion = Occasion { author: None, tracking: false, ..self.occasion(shard) };
+                shard.remove(&victims, Change::Evicted, occasion);
+            }
+        }
+        Ok(())
+    }
+
+    fn make_room_somewhere(&mut self) -> Result<(), CommandError> {
+        let shard = self.single.clone().or_else(|| self.server.shards.load().values().next().cloned());
+        shard.map_or(Ok(()), |shard| self.make_room(&shard))
+    }
+
+    /// When and for whom a request executes here.
+    #[inline]
+    pub fn occasion(&self, shard: &Shard) -> Occasion {
+        Occasion {
+            now: shard.stamp.not_before(self.now),
+            seed: shard.stamp.seed(),
+            author: Some(self.session.client.id),
+            tracking: self.session.tracking.on,
+        }
+    }
+
+    /// A request between MULTI and EXEC could not be queued.
+    fn spoil(&mut self) {
+        if self.session.transaction.is_open() {
+            self.session.transaction.abort();
+        }
+    }
+
+    /// Where replies go.
+    pub fn reply(&mut self) -> Reply<'_> {
+        Reply::new(self.out, self.session.proto)
+    }
+
+    /// Answers with an error.
+    pub fn error(&mut self, error: &CommandError) -> Step {
+        self.server.context.metrics.note_error(&error.0);
+        self.reply().error(&error.0);
+        Step::Done
+    }
+
+    /// Answers that the request belongs elsewhere.
+    pub fn redirect(&mut self, redirect: &Redirect) -> Step {
+        let text = redirect.to_string();
+        self.server.context.metrics.note_error(&text);
+        self.reply().error(&text);
+        Step::Done
+    }
+}
+
+fn policy(configured: EvictionPolicy) -> Policy {
+    match configured {
+        EvictionPolicy::NoEviction => Policy::NoEviction,
+        EvictionPolicy::AllKeysLru => Policy::AllkeysLru,
+        EvictionPolicy::VolatileTtl => Policy::VolatileTtl,
+    }
+}

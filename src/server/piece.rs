@@ -1,0 +1,93 @@
+//! Gathering a connection's consecutive requests for one shard into one [`Piece`].
+//!
+//! The first is a write that has to go through the log. Behind it come the writes for the same shard, and the plain
+//! reads between them, which will be executed where their turn comes. The first request that is anything else ends
+//! the piece; it is executed when the piece has been answered.
+
+use std::sync::Arc;
+
+use slotcast_wire::args::{Args, OwnedArgs};
+use slotcast_wire::request::{Limits, Parsed, Request, RequestParser};
+use tokio::sync::oneshot;
+
+use crate::command::needs::needs;
+use crate::command::spec::Flags;
+use crate::keyspace::locked::Needs;
+use crate::server::dispatch::Dispatch;
+use crate::server::pending::Pending;
+use crate::session::table::resolve;
+use crate::shard::Shard;
+use crate::shard::piece::{Piece, Step};
+use crate::shard::proposal::put_request;
+
+/// Requests in a piece.
+const MAX_STEPS: usize = 1024;
+/// Bytes of its writes, unless one alone is larger.
+const MAX_BYTES: usize = 128 << 10;
+
+/// What gathering takes.
+pub struct Gather<'a, 'd> {
+    /// The turn's dispatcher.
+    pub dispatch: &'a mut Dispatch<'d>,
+    /// The connection's parser.
+    pub parser: &'a mut RequestParser,
+    /// The connection's limits.
+    pub limits: &'a Limits,
+}
+
+impl Gather<'_, '_> {
+    /// Submits the piece that begins with `request`, the first in `buf`.
+    pub fn submit(self, shard: &Arc<Shard>, buf: &[u8], request: &mut Request, consumed: usize) -> Pending {
+        let (mut steps, mut units) = (Vec::new(), Vec::new());
+        let mut end = consumed;
+        steps.push(Step::Logged);
+        put_request(request.encoded(buf), &mut units);
+        while steps.len() < MAX_STEPS && units.len() < MAX_BYTES && self.dispatch.session.is_plain() {
+            let rest = &buf[end..];
+            let Ok(Parsed::Request(consumed)) = self.parser.parse(rest, self.limits, request) else { break };
+            match self.step(shard, request.args(rest)) {
+                Some(Step::Logged) => {
+                    put_request(request.encoded(rest), &mut units);
+                    steps.push(Step::Logged);
+                }
+                Some(read) => steps.push(read),
+                None => break,
+            }
+            end += consumed;
+        }
+        propose(self.dispatch, shard, steps, units, end)
+    }
+
+    /// What a request is in this piece; `None`: it ends it.
+    fn step(&self, shard: &Shard, args: Args<'_>) -> Option<Step> {
+        let entry = resolve(args).ok().filter(|entry| entry.session.is_none())?;
+        let Ok(Needs::Slot(slot)) = needs(entry.command, args) else { return None };
+        if self.dispatch.view.as_ref()?.topology.slots.owner(slot) != Some(shard.id) {
+            return None;
+        }
+        if !entry.command.is_write() {
+            return Some(Step::Read(OwnedArgs::from(args)));
+        }
+        let may_need_room = entry.command.flags.has(Flags::DENYOOM)
+            && self.dispatch.server.context.config.live().maxmemory > 0;
+        (!may_need_room).then_some(Step::Logged)
+    }
+}
+
+/// Hands steps and their units to the shard's proposer.
+pub fn propose(
+    dispatch: &Dispatch<'_>,
+    shard: &Arc<Shard>,
+    steps: Vec<Step>,
+    units: Vec<u8>,
+    consumed: usize,
+) -> Pending {
+    let (sender, reply) = oneshot::channel();
+    let replies = steps.len();
+    let (author, tracking) = (Some(dispatch.session.client.id), dispatch.session.tracking.on);
+    let piece = Piece { author, tracking, proto: dispatch.session.proto, steps, reply: sender };
+    if let Some(proposer) = shard.proposer() {
+        proposer.submit(piece, units);
+    }
+    Pending::Piece { reply, replies, consumed, shard: shard.id }
+}

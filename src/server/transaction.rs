@@ -1,0 +1,113 @@
+//! EXEC: from a batch of queued requests to one unit and one reply.
+//!
+//! The data requests are executed as one; the session's own commands among them (PING, CLIENT, …) touch no keys and
+//! run right after, and all replies are put together in the order of the requests.
+
+use std::sync::Arc;
+
+use slotcast_wire::redirect::Redirect;
+use slotcast_wire::reply::Reply;
+use slotcast_wire::slot::slot_of;
+
+use crate::server::dispatch::{Dispatch, Step};
+use crate::session::entry::Entry;
+use crate::session::table::resolve;
+use crate::session::transaction::Batch;
+use crate::shard::Shard;
+use crate::shard::proposal::put_transaction;
+use crate::shard::unit::Resolved;
+
+/// What is to be done with a transaction.
+pub enum Plan {
+    /// Its reply is written.
+    Done,
+    /// It has to wait (see [`Step`]); then plan again.
+    Wait(Step),
+    /// It goes through the log of this shard, as these bytes of units.
+    Propose(Arc<Shard>, Vec<u8>),
+}
+
+impl Dispatch<'_> {
+    /// Executes a transaction, or says what it takes.
+    pub fn transaction(&mut self, batch: &Batch) -> Plan {
+        let data: Vec<Resolved<'_>> = entries(batch)
+            .zip(&batch.requests)
+            .filter(|(entry, _)| entry.session.is_none())
+            .map(|(entry, args)| (entry.command, args.as_args()))
+            .collect();
+        let shard = match self.shard_of_all(batch, &data) {
+            Ok(Some(shard)) => shard,
+            Ok(None) => {
+                self.put_together(batch, &[], Some(&[]));
+                return Plan::Done;
+            }
+            Err(Step::Done) => return Plan::Done,
+            Err(step) => return Plan::Wait(step),
+        };
+        if self.view.is_some() && data.iter().any(|(command, _)| command.is_write()) {
+            let mut units = Vec::new();
+            let requests = entries(batch).zip(&batch.requests).filter(|(entry, _)| entry.session.is_none());
+            let requests: Vec<&[u8]> = requests.map(|(_, args)| args.encoded()).collect();
+            put_transaction(&batch.watched, requests.into_iter(), &mut units);
+            return Plan::Propose(shard, units);
+        }
+        let watched: Vec<_> = batch.watched.iter().map(|(key, stamp)| (&**key, *stamp)).collect();
+        let mut bytes = Vec::new();
+        let occasion = self.occasion(&shard);
+        let mut reply = Reply::new(&mut bytes, self.session.proto);
+        let ends = shard.transaction(&watched, &data, occasion, &mut reply);
+        self.put_together(batch, &bytes, ends.as_deref());
+        Plan::Done
+    }
+
+    /// The one shard of all keys; none if there are no data requests.
+    fn shard_of_all(&mut self, batch: &Batch, data: &[Resolved<'_>]) -> Result<Option<Arc<Shard>>, Step> {
+        let mut shard: Option<Arc<Shard>> = None;
+        let mut slot = None;
+        for (key, _) in &batch.watched {
+            let of_key = slot_of(key);
+            shard = Some(self.shard_of(of_key, false)?);
+            self.same(&mut slot, of_key)?;
+        }
+        for (command, args) in data {
+            let (target, needs) = self.target(command, *args)?;
+            if let (Some(_), crate::keyspace::locked::Needs::Slot(of_key)) = (&target, needs) {
+                self.same(&mut slot, of_key)?;
+            }
+            // A command without keys walks the shard of the others, or any.
+            shard = target.or(shard).or_else(|| self.server.shards.load().values().next().cloned());
+        }
+        Ok(shard)
+    }
+
+    /// In a cluster all keys of a transaction share one slot.
+    fn same(&mut self, slot: &mut Option<u16>, of_key: u16) -> Result<(), Step> {
+        if self.view.is_some() && slot.replace(of_key).is_some_and(|other| other != of_key) {
+            return Err(self.redirect(&Redirect::CrossSlot));
+        }
+        Ok(())
+    }
+
+    /// Writes EXEC's reply: `bytes` holds the data requests' replies, which end at `ends`; `None`: aborted.
+    pub fn put_together(&mut self, batch: &Batch, bytes: &[u8], ends: Option<&[usize]>) {
+        let Some(ends) = ends else { return self.reply().null_array() };
+        self.reply().array(batch.requests.len());
+        let mut replies = ends.iter().scan(0, |start, end| bytes.get(std::mem::replace(start, *end)..*end));
+        for (entry, args) in entries(batch).zip(&batch.requests) {
+            match entry.session {
+                None => self.out.extend_from_slice(replies.next().unwrap_or_default()),
+                Some(run) => {
+                    let mut reply = Reply::new(self.out, self.session.proto);
+                    if let Err(error) = run(self.session, &self.server.context, args.as_args(), &mut reply) {
+                        self.error(&error);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The rows of a batch's requests: they were found when the requests were queued, and rows don't change.
+fn entries(batch: &Batch) -> impl Iterator<Item = &'static Entry> {
+    batch.requests.iter().filter_map(|args| resolve(args.as_args()).ok())
+}

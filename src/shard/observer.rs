@@ -1,0 +1,16 @@
+//! Who hears of effects: the door through which changes leave a shard.
+
+use crate::keyspace::effect::{Change, Effect};
+
+/// Who hears of effects. Called while the locks of the slots concerned are held, in the order of application, so
+/// that nothing can be read between a change and its notice; it must be short and must not touch the keyspace.
+pub trait Observer: Send + Sync {
+    /// Whether anybody would listen now. If not, effects are not even recorded.
+    fn is_listening(&self) -> bool;
+    /// What applying one unit did. `author` is the connection that asked for it, if it is one of this node's.
+    fn observe(&self, author: Option<u64>, effects: &[Effect]);
+    /// So many keys went since their time came, or since memory was short; for the counters.
+    fn removed(&self, change: Change, keys: usize);
+    /// A connection has read this key and wants to hear of its next change.
+    fn remember(&self, reader: u64, key: &[u8]);
+}

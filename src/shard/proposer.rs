@@ -1,0 +1,129 @@
+//! Gathers the writes of all connections into few log entries.
+//!
+//! One entry costs a wake-up on every copy, whatever it holds; so the fewer entries, the cheaper a write. The
+//! proposer clocks itself: while fewer than [`IN_FLIGHT`] entries are on their way it proposes at once what there
+//! is; otherwise pieces gather until one comes back. At low load a write goes out alone and at once, at high load
+//! entries grow by themselves. No timer, no task: whoever submits, or the raft thread when an entry completes, does
+//! the work.
+//!
+//! Every connection has at most one piece under way, so what waits here is bounded by the connections' query
+//! buffers.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use crate::raft::group::Group;
+use crate::raft::lease::Lease;
+use crate::raft::machine::Local;
+use crate::raft::proposal::{Outcome, Proposal};
+use crate::shard::piece::{Piece, PieceReply, Pieces, Step};
+use crate::shard::proposal;
+use crate::shard::stamp::Stamp;
+
+/// Entries on their way at once; more would only be smaller.
+pub const IN_FLIGHT: usize = 3;
+/// Bytes of an entry, unless a single piece is larger.
+pub const ENTRY_BYTES: usize = 256 << 10;
+/// Units of an entry, unless a single piece has more.
+pub const ENTRY_UNITS: usize = 4096;
+
+/// See the module's documentation.
+pub struct Proposer {
+    group: Group,
+    lease: Lease,
+    stamp: Arc<Stamp>,
+    queue: Mutex<Queue>,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<(Piece, Vec<u8>)>,
+    in_flight: usize,
+}
+
+impl Proposer {
+    /// A proposer for the shard, through its group.
+    pub fn new(group: Group, stamp: Arc<Stamp>) -> Arc<Self> {
+        Arc::new(Self { lease: group.lease(), group, stamp, queue: Mutex::default() })
+    }
+
+    /// Until when reads of this shard are current (see `raft::lease`).
+    pub fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
+    /// The group.
+    pub fn group(&self) -> &Group {
+        &self.group
+    }
+
+    /// Takes a piece and the bytes of its logged units (see `proposal`).
+    pub fn submit(self: &Arc<Self>, piece: Piece, units: Vec<u8>) {
+        self.queue.lock().waiting.push_back((piece, units));
+        self.propose_waiting();
+    }
+
+    /// Takes units that nobody waits for, in front of the writes that wait.
+    pub fn submit_upkeep(self: &Arc<Self>, units: Vec<u8>, count: usize) {
+        let (reply, _) = oneshot::channel();
+        let steps = (0..count).map(|_| Step::Logged).collect();
+        let piece =
+            Piece { author: None, tracking: false, proto: slotcast_wire::reply::Proto::Resp2, steps, reply };
+        self.queue.lock().waiting.push_front((piece, units));
+        self.propose_waiting();
+    }
+
+    fn propose_waiting(self: &Arc<Self>) {
+        loop {
+            let mut queue = self.queue.lock();
+            if queue.in_flight >= IN_FLIGHT || queue.waiting.is_empty() {
+                return;
+            }
+            queue.in_flight += 1;
+            let (pieces, bytes) = self.gather(&mut queue.waiting);
+            drop(queue);
+            self.propose(pieces, bytes);
+        }
+    }
+
+    fn gather(&self, waiting: &mut VecDeque<(Piece, Vec<u8>)>) -> (Vec<Piece>, Vec<u8>) {
+        let mut bytes =
+            Vec::with_capacity(proposal::header_len() + waiting.front().map_or(0, |(_, units)| units.len()));
+        proposal::begin(self.stamp.now(), self.stamp.seed(), &mut bytes);
+        let mut pieces = Vec::new();
+        let mut units = 0;
+        while let Some((piece, more)) = waiting.front() {
+            let full = bytes.len() + more.len() > ENTRY_BYTES || units + piece.steps.len() > ENTRY_UNITS;
+            if full && !pieces.is_empty() {
+                break;
+            }
+            units += piece.steps.len();
+            bytes.extend_from_slice(more);
+            pieces.extend(waiting.pop_front().map(|(piece, _)| piece));
+        }
+        (pieces, bytes)
+    }
+
+    fn propose(self: &Arc<Self>, pieces: Vec<Piece>, bytes: Vec<u8>) {
+        let pieces: Arc<Pieces> = Arc::new(Mutex::new(pieces));
+        let local: Local = pieces.clone();
+        let this = self.clone();
+        let done = move |outcome| {
+            if let Outcome::NotLeader { .. } = outcome {
+                for piece in std::mem::take(&mut *pieces.lock()) {
+                    // A connection that has closed meanwhile wants no reply.
+                    let _ = piece.reply.send(PieceReply::NotLeader);
+                }
+            }
+            // Applied: the machine has replied. Unknown: it still may; if the log drops the entry the reply's
+            // sender is dropped with it, and the connection learns that nobody knows.
+            this.queue.lock().in_flight -= 1;
+            this.propose_waiting();
+        };
+        self.group.propose(Proposal { bytes: Bytes::from(bytes), local: Some(local) }, Box::new(done));
+    }
+}

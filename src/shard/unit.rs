@@ -1,0 +1,151 @@
+//! Executing one unit on a keyspace: the one function that runs in single-node mode, on the leader and on every
+//! follower alike.
+
+use slotcast_wire::args::Args;
+use slotcast_wire::reply::Reply;
+use slotcast_wire::request::{Limits, Parsed, Request, RequestParser};
+
+use crate::command::execute::execute;
+use crate::command::needs::{needs, union};
+use crate::command::spec::Command;
+use crate::command::table;
+use crate::keyspace::effect::Change;
+use crate::keyspace::locked::{Locked, Needs};
+use crate::keyspace::slot::Stamp;
+use crate::keyspace::territory::Territory;
+use crate::shard::Shard;
+use crate::time::Millis;
+
+/// One request of a unit, resolved.
+pub type Resolved<'a> = (&'static Command, Args<'a>);
+
+/// When and for whom a unit executes.
+#[derive(Clone, Copy, Debug)]
+pub struct Occasion {
+    /// The log's time.
+    pub now: Millis,
+    /// Start of the unit's random sequence.
+    pub seed: u64,
+    /// The connection that asked, if it is one of this node's.
+    pub author: Option<u64>,
+    /// Whether it wants to hear of changes of what it reads here.
+    pub tracking: bool,
+}
+
+impl Shard {
+    /// Executes one request that may change keys.
+    pub fn write(
+        &self,
+        (command, args): Resolved<'_>,
+        needs: &Needs,
+        occasion: Occasion,
+        reply: &mut Reply<'_>,
+    ) {
+        let mut locked = self.lock_for(needs, occasion);
+        execute(command, &mut locked, args, reply);
+        self.conclude(locked, occasion);
+    }
+
+    /// Executes one request that only reads, remembering its keys for a tracking connection under the same lock.
+    pub fn read(
+        &self,
+        (command, args): Resolved<'_>,
+        needs: &Needs,
+        occasion: Occasion,
+        reply: &mut Reply<'_>,
+    ) {
+        let mut locked = Locked::new(&self.keyspace, needs, occasion.now, occasion.seed, || false);
+        self.remember((command, args), occasion);
+        execute(command, &mut locked, args, reply);
+        self.note_lapsed(&mut locked);
+    }
+
+    /// Executes a read that walks over the keys of several shards.
+    pub fn read_over(
+        &self,
+        territory: &dyn Territory,
+        (command, args): Resolved<'_>,
+        needs: &Needs,
+        occasion: Occasion,
+        reply: &mut Reply<'_>,
+    ) {
+        let locked = Locked::new(&self.keyspace, needs, occasion.now, occasion.seed, || false);
+        execute(command, &mut locked.over(territory), args, reply);
+    }
+
+    /// Executes a transaction: its requests as one, unless a watched key has changed. Writes the replies one after
+    /// the other and returns where each ends; `None` (and nothing written): aborted.
+    pub fn transaction(
+        &self,
+        watched: &[(&[u8], Stamp)],
+        requests: &[Resolved<'_>],
+        occasion: Occasion,
+        reply: &mut Reply<'_>,
+    ) -> Option<Vec<usize>> {
+        let mut locked = self.lock_for(&needs_of_all(watched, requests), occasion);
+        if watched.iter().any(|(key, stamp)| locked.stamp(key) != *stamp) {
+            return None;
+        }
+        let start = reply.mark();
+        let mut ends = Vec::with_capacity(requests.len());
+        for (command, args) in requests {
+            if !command.is_write() {
+                self.remember((command, *args), occasion);
+            }
+            execute(command, &mut locked, *args, reply);
+            ends.push(reply.mark() - start);
+        }
+        self.conclude(locked, occasion);
+        Some(ends)
+    }
+
+    /// Removes keys: those past their deadline as expired, or all of them as evicted. Returns how many went.
+    pub fn remove(&self, keys: &[&[u8]], change: Change, occasion: Occasion) -> usize {
+        let mut removed = 0;
+        for key in keys {
+            let mut locked = self.lock_for(&Needs::Slot(slotcast_wire::slot::slot_of(key)), occasion);
+            let gone = match change {
+                Change::Expired => locked.expire(key),
+                _ => locked.take(key, change).is_some(),
+            };
+            removed += gone as usize;
+            self.conclude(locked, occasion);
+        }
+        self.observer.removed(change, removed);
+        removed
+    }
+
+    fn lock_for(&self, needs: &Needs, occasion: Occasion) -> Locked<'_> {
+        Locked::new(&self.keyspace, needs, occasion.now, occasion.seed, || self.observer.is_listening())
+    }
+
+    /// Hands the effects over while the locks are still held.
+    fn conclude(&self, mut locked: Locked<'_>, occasion: Occasion) {
+        let effects = locked.take_effects();
+        if !effects.is_empty() {
+            self.observer.observe(occasion.author, &effects);
+        }
+    }
+
+    fn remember(&self, (command, args): Resolved<'_>, occasion: Occasion) {
+        let (true, Some(author)) = (occasion.tracking, occasion.author) else { return };
+        for position in command.key_positions(args).unwrap_or_default() {
+            self.observer.remember(author, args.at(position as usize));
+        }
+    }
+}
+
+/// The slots of all keys of a transaction; everything if a request of it walks the keyspace.
+fn needs_of_all(watched: &[(&[u8], Stamp)], requests: &[Resolved<'_>]) -> Needs {
+    let watched = watched.iter().map(|(key, _)| Needs::Slot(slotcast_wire::slot::slot_of(key)));
+    let requests = requests.iter().filter_map(|(command, args)| needs(command, *args).ok());
+    watched.chain(requests).reduce(union).unwrap_or(Needs::Nothing)
+}
+
+/// Parses a request's RESP bytes as they stand in an entry, and finds its row.
+pub fn resolve(encoded: &[u8], request: &mut Request) -> Option<&'static Command> {
+    let Ok(Parsed::Request(_)) = RequestParser::default().parse(encoded, &Limits::TRUSTED, request) else {
+        return None;
+    };
+    table::resolve(request.args(encoded))
+}
