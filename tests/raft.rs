@@ -1,17 +1,21 @@
-//! Groups of three members over real loopback sockets: what a user of the raft room relies on.
+//! Groups of three members: what a user of the raft room relies on. Over real loopback sockets where it can be had
+//! so, over a simulated network in virtual time where something has to be cut or to replay.
 
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use slotcast::bus::Bus;
-use slotcast::bus::transport::Tcp;
+use slotcast::bus::memory::Network;
+use slotcast::bus::transport::{Tcp, Transport};
 use slotcast::id::{GroupId, MemberId, NodeId};
 use slotcast::raft::group::Group;
-use slotcast::raft::groups::Groups;
+use slotcast::raft::groups::{Groups, seed_elections};
 use slotcast::raft::machine::{InstallError, Machine};
 use slotcast::raft::proposal::{Outcome, Proposal};
 use slotcast::raft::state::{GroupError, GroupOptions, GroupState, Member, Timing};
@@ -23,7 +27,13 @@ const GROUP: GroupId = GroupId(1);
 
 /// Remembers every applied payload, in order.
 #[derive(Clone, Default)]
-struct Journal(Arc<Mutex<Vec<Bytes>>>);
+struct Journal(Arc<Mutex<Vec<Bytes>>>, Arc<AtomicUsize>);
+
+impl Journal {
+    fn installed(&self) -> usize {
+        self.1.load(Ordering::Relaxed)
+    }
+}
 
 impl Machine for Journal {
     fn apply(&mut self, _index: u64, _term: u64, bytes: &Bytes, local: Option<Arc<dyn Any + Send + Sync>>) {
@@ -39,8 +49,23 @@ impl Machine for Journal {
 
     fn install(&mut self, chunks: Vec<Bytes>) -> Result<(), InstallError> {
         *self.0.lock() = chunks;
+        self.1.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }
+}
+
+/// Where node `n` lives in a simulated network.
+fn host(n: u8) -> SocketAddr {
+    ([10, 0, 0, n], 17000).into()
+}
+
+/// Where the node of one of the first members lives.
+fn host_of(member: MemberId) -> SocketAddr {
+    host(member as u8 - 10)
+}
+
+fn network(seed: u64) -> Network {
+    Network::new(seed, (Duration::from_micros(200), Duration::from_millis(2)))
 }
 
 struct Node {
@@ -50,9 +75,13 @@ struct Node {
 }
 
 impl Node {
-    async fn start(n: u8) -> Node {
+    async fn start(n: u8, network: Option<&Network>) -> Node {
         let id = NodeId::from_bytes([n; 20]);
-        let bus = Bus::start(id, ([127, 0, 0, 1], 0).into(), Arc::new(Tcp)).await.unwrap();
+        let (addr, transport): (SocketAddr, Arc<dyn Transport>) = match network {
+            Some(network) => (host(n), Arc::new(network.host(host(n)))),
+            None => (([127, 0, 0, 1], 0).into(), Arc::new(Tcp)),
+        };
+        let bus = Bus::start(id, addr, transport).await.unwrap();
         let groups = Groups::new(bus.clone());
         Node { id, bus, groups }
     }
@@ -77,9 +106,13 @@ struct Cluster {
 impl Cluster {
     /// Nodes 1 to 3 with members 11 to 13.
     async fn start(log_bytes: usize) -> Cluster {
+        Cluster::start_on(None, log_bytes).await
+    }
+
+    async fn start_on(network: Option<&Network>, log_bytes: usize) -> Cluster {
         let (mut nodes, mut members) = (Vec::new(), Vec::new());
         for n in 1..=3 {
-            nodes.push(Node::start(n).await);
+            nodes.push(Node::start(n, network).await);
             members.push(nodes[n as usize - 1].join(10 + n as u64, log_bytes).await);
         }
         let all = (0..3).map(|i| (11 + i as u64, nodes[i].as_member())).collect::<BTreeMap<_, _>>();
@@ -210,6 +243,7 @@ async fn a_new_member_catches_up_by_snapshot_and_takes_the_place_of_a_lost_one()
     let voters: BTreeSet<MemberId> =
         BTreeSet::from([11, 12, 13, 24]).into_iter().filter(|id| *id != lost).collect();
     leader.change_voters(voters.clone()).await.unwrap();
+    assert_eq!(journal.installed(), 1, "the log no longer held the beginning");
     cluster.members.push((newcomer.clone(), journal));
     becomes(&newcomer, "the newcomer to vote", |state| {
         state.voters.keys().copied().collect::<BTreeSet<_>>() == voters
@@ -302,4 +336,87 @@ async fn a_group_is_formed_once_and_a_member_id_runs_once() {
     };
     let second = cluster.nodes[0].groups.start(options, Box::new(Journal::default())).await;
     assert!(matches!(second.err(), Some(GroupError::Refused(_))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stalled_follower_keeps_no_log_alive_and_gets_a_snapshot_when_it_is_back() {
+    const LOG: usize = 256 << 10;
+    let network = network(1);
+    let cluster = Cluster::start_on(Some(&network), LOG).await;
+    let leader = cluster.leader(&[11, 12, 13]).await;
+    let stalled = [11, 12, 13].into_iter().find(|id| *id != leader.member()).unwrap();
+    assert!(matches!(write(&leader, "first").await, Outcome::Applied { .. }));
+    network.isolate(host_of(stalled));
+    let mut most = 0;
+    for n in 0..3000 {
+        assert!(matches!(write(&leader, numbered(n, 1000)).await, Outcome::Applied { .. }));
+        most = most.max(leader.state().borrow().log_bytes);
+    }
+    // It may grow for the second that the stream's patience lasts.
+    becomes(&leader, "the log to be purged", |state| state.log_bytes <= LOG).await;
+    assert!(most < 2 << 20, "{most} bytes of log kept");
+    network.mend();
+    let (_, journal) = cluster.members.iter().find(|(group, _)| group.member() == stalled).unwrap();
+    eventually("the stalled one to catch up", || (cluster.journal(stalled).len() == 3001).then_some(()))
+        .await;
+    assert_eq!(journal.installed(), 1);
+    assert_eq!(cluster.journal(stalled), cluster.journal(leader.member()));
+}
+
+/// Runs writes, cuts the leader off in the middle, mends; what happened as text, with the virtual time.
+async fn partition_story(seed: u64) -> String {
+    seed_elections(seed);
+    let network = network(seed);
+    let cluster = Cluster::start_on(Some(&network), 1 << 20).await;
+    let old = cluster.leader(&[11, 12, 13]).await;
+    let begun = Instant::now();
+    let mut story = format!("{} leads at {:?}", old.member(), begun.elapsed());
+    for n in 0..50 {
+        assert!(matches!(write(&old, numbered(n, 0)).await, Outcome::Applied { .. }));
+    }
+    network.isolate(host_of(old.member()));
+    let cut = Instant::now();
+    let doubtful = propose(&old, Bytes::from_static(b"doubtful"));
+    let others: Vec<MemberId> = [11, 12, 13].into_iter().filter(|id| *id != old.member()).collect();
+    let mut overlap = Vec::new();
+    let new = eventually("a new leader", || {
+        let valid = |id: &&MemberId| cluster.group(**id).lease().is_valid(Instant::now());
+        overlap.push([11, 12, 13].iter().filter(valid).count());
+        others
+            .iter()
+            .map(|id| cluster.group(*id))
+            .find(|group| group.lease().is_valid(Instant::now()))
+            .cloned()
+    })
+    .await;
+    assert!(overlap.iter().all(|leases| *leases <= 1), "two leases at a time");
+    story += &format!(", {} at {:?}", new.member(), begun.elapsed());
+    assert!(cut.elapsed() < Duration::from_millis(700), "a failover takes {:?}", cut.elapsed());
+    for n in 50..100 {
+        assert!(matches!(write(&new, numbered(n, 0)).await, Outcome::Applied { .. }));
+    }
+    network.mend();
+    assert_eq!(timeout(PATIENCE, doubtful).await.unwrap().unwrap(), Outcome::Unknown);
+    eventually("the old leader to follow", || (cluster.journal(old.member()).len() == 100).then_some(()))
+        .await;
+    let expected: Vec<Bytes> = (0..100).map(|n| numbered(n, 0)).collect();
+    assert!(
+        [11, 12, 13].into_iter().all(|id| cluster.journal(id) == expected),
+        "no acknowledged write is lost"
+    );
+    story + &format!(", all at {:?}, term {}", begun.elapsed(), new.state().borrow().term)
+}
+
+fn in_virtual_time<T>(future: impl Future<Output = T>) -> T {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    runtime.block_on(future)
+}
+
+#[test]
+fn a_cut_off_leader_is_replaced_without_loss_and_a_seed_replays_it() {
+    let stories: Vec<String> = (1..=5).map(|seed| in_virtual_time(partition_story(seed))).collect();
+    let again: Vec<String> = (1..=5).map(|seed| in_virtual_time(partition_story(seed))).collect();
+    assert_eq!(stories, again);
+    assert!(stories.iter().any(|story| *story != stories[0]), "seeds make a difference: {stories:?}");
 }

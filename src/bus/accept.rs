@@ -90,6 +90,7 @@ async fn answer(halves: Halves, me: NodeId, services: Services, from: SocketAddr
         }
         writer.flush().await?;
         tokio::select! {
+            biased;
             Some(frame) = answering.next() => {
                 writer.feed(&frame).await?;
                 while let Some(Some(frame)) = futures::FutureExt::now_or_never(answering.next()) {

@@ -17,7 +17,7 @@ use crate::id::NodeId;
 pub type Answered = Result<Bytes, BusError>;
 
 /// Which of a peer's two connections a call takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Lane {
     /// Heartbeats, votes and small calls: never behind much.
     Control,

@@ -3,7 +3,7 @@
 //! A call waits in a bounded queue until the connection takes it. While there is no connection calls fail at once
 //! ("not delivered") rather than pile up: who calls knows better what to do about it.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -105,7 +105,8 @@ impl Link {
     }
 }
 
-type Pending = Mutex<HashMap<u64, oneshot::Sender<Answered>>>;
+/// In the order of the calls, so that all fail in that order when the connection breaks: a simulation replays.
+type Pending = Mutex<BTreeMap<u64, oneshot::Sender<Answered>>>;
 
 struct Keeper {
     me: NodeId,
@@ -159,6 +160,7 @@ impl Keeper {
         tokio::pin!(attempt);
         if let Some(broke_at) = broke_at {
             tokio::select! {
+                biased;
                 connected = &mut attempt => return connected?,
                 () = tokio::time::sleep_until(broke_at + GRACE) => self.note(false),
             }
@@ -202,6 +204,7 @@ impl Keeper {
         let pending = Pending::default();
         let heard = AtomicUsize::new(0);
         let ended = tokio::select! {
+            biased;
             error = receive(reader, &pending, &heard) => Some(error),
             ended = self.send(writer, node, &pending, &heard) => ended.err(),
         };

@@ -9,6 +9,7 @@ use openraft::async_runtime::WatchReceiver;
 use openraft::{Instant as _, RaftMetrics, ServerState};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
+use crate::bus::call::Peer;
 use crate::raft::inside::Inside;
 use crate::raft::state::{Follower, GroupState};
 use crate::raft::types::TypeConfig;
@@ -30,14 +31,13 @@ pub async fn drive(inside: Arc<Inside>) {
     let driver = &mut Driver { inside, published: Published::default() };
     loop {
         let ticked = tokio::select! {
-            changed = metrics.changed() => {
-                if changed.is_err() {
-                    break;
-                }
-                false
-            }
-            () = driver.inside.wake.notified() => false,
+            biased; // The tick first: changes may never cease.
             _ = tick.tick() => true,
+            () = driver.inside.wake.notified() => false,
+            changed = metrics.changed() => match changed {
+                Ok(()) => false,
+                Err(_) => break,
+            },
         };
         let now = Instant::now();
         let purge = {
@@ -95,6 +95,9 @@ impl Driver {
             if published.leader != self.published.leader || published.term != self.published.term {
                 self.tell(&published);
             }
+            if published.membership != self.published.membership {
+                self.watch_members(metrics);
+            }
             self.published = published;
             let state = self.state(metrics, ready);
             self.inside.state.send_if_modified(|old| {
@@ -105,6 +108,15 @@ impl Driver {
         }
         let elsewhere = metrics.current_leader.is_some() && !leads;
         self.inside.retry(elsewhere || self.inside.lease.is_valid(now), now);
+    }
+
+    /// Keeps the control connections that an election would need at once.
+    fn watch_members(&self, metrics: &Metrics) {
+        for (id, member) in metrics.membership_config.nodes() {
+            if *id != self.inside.options.member {
+                self.inside.outside.bus.watch_peer(Peer { node: Some(member.node), addr: member.addr });
+            }
+        }
     }
 
     fn tell(&self, published: &Published) {
@@ -153,6 +165,7 @@ impl Driver {
             voters: membership.voter_ids().filter_map(member).collect(),
             learners: membership.learner_ids().filter_map(member).collect(),
             followers: followers.collect(),
+            log_bytes: self.inside.log.bytes(),
             failed: None,
         }
     }

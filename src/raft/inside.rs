@@ -1,6 +1,6 @@
 //! One member's inside: what its handle, its driver and its inbox share.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -22,7 +22,7 @@ use crate::raft::types::TypeConfig;
 use crate::raft::wire::{self, Answer, Message};
 
 /// The members on this node, by group.
-pub type Members = RwLock<HashMap<GroupId, Arc<Inside>>>;
+pub type Members = RwLock<BTreeMap<GroupId, Arc<Inside>>>;
 
 /// What the handles, the driver and the inbox of one member share.
 pub struct Inside {

@@ -25,6 +25,7 @@ mod runtime;
 pub mod state;
 mod state_machine;
 mod types;
+mod watch;
 mod wire;
 
 /// What the log lines of the Raft library itself are marked with; it tells every step, so a log filter wants to

@@ -1,6 +1,7 @@
 //! The runtime openraft runs on: tokio, with two differences.
 //!
-//! Randomness can be seeded ([`seed`]), so that a simulation replays. And a sleep far below tokio's
+//! It can be made to do the same again, for simulations: randomness can be seeded ([`seed`]) and watch channels wake
+//! in order. And a sleep far below tokio's
 //! millisecond yields once instead of waiting for the next tick of the timer: openraft's completion forwarder
 //! sleeps one microsecond to gather completions, which on the timer is a thousand.
 
@@ -16,6 +17,8 @@ use openraft::async_runtime::AsyncRuntime;
 use openraft::{OptionalSend, TokioRuntime};
 use rand_for_openraft::SeedableRng;
 use rand_for_openraft::rngs::SmallRng;
+
+use crate::raft::watch::OrderedWatch;
 
 /// Sleeps shorter than this only yield.
 const YIELD_BELOW: Duration = Duration::from_micros(100);
@@ -43,7 +46,7 @@ impl AsyncRuntime for Runtime {
     type Timeout<R, T: Future<Output = R> + OptionalSend> = tokio::time::Timeout<T>;
     type ThreadLocalRng = SmallRng;
     type Mpsc = <TokioRuntime as AsyncRuntime>::Mpsc;
-    type Watch = <TokioRuntime as AsyncRuntime>::Watch;
+    type Watch = OrderedWatch;
     type Oneshot = <TokioRuntime as AsyncRuntime>::Oneshot;
     type Mutex<T: OptionalSend + 'static> = <TokioRuntime as AsyncRuntime>::Mutex<T>;
 
@@ -117,5 +120,15 @@ impl Future for Yield {
         }
         context.waker().wake_by_ref();
         Poll::Pending
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_a_runtime_as_openraft_wants_one() {
+        openraft_rt::testing::Suite::<Runtime>::test_all();
     }
 }

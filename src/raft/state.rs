@@ -79,6 +79,8 @@ pub struct GroupState {
     pub last_applied: u64,
     /// The last log index here.
     pub last_log: u64,
+    /// Bytes of log kept here.
+    pub log_bytes: usize,
     /// Voting members.
     pub voters: BTreeMap<MemberId, Member>,
     /// Members that only receive the log.
