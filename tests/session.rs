@@ -94,8 +94,8 @@ impl Runner {
             run_id: NodeId::from_bytes([0xff; 20]),
             config: Arc::new(Config::default()),
             clients: Clients::default(),
-            metrics: Metrics::default(),
-            keyspaces: ArcSwap::from_pointee(keyspaces),
+            metrics: Arc::new(Metrics::default()),
+            keyspaces: Arc::new(ArcSwap::from_pointee(keyspaces)),
             cluster: view.map(|view| Arc::new(ArcSwap::from_pointee(view))),
         };
         let mut runner = Runner { context, sessions: Vec::new(), asking: 0 };
@@ -146,7 +146,7 @@ impl Runner {
 
     fn put(&self, shard: GroupId, key: &str) {
         let keyspace = self.context.keyspaces.load()[&shard].clone();
-        let mut locked = Locked::new(&keyspace, &Needs::Everything, START, 0, false);
+        let mut locked = Locked::new(&keyspace, &Needs::Everything, START, 0, || false);
         locked.put_bytes(key.as_bytes(), b"value", Deadline::Never);
     }
 
@@ -168,7 +168,9 @@ impl Runner {
         });
         let (used, frame) = FrameDecoder::default().decode(&bytes).expect("a frame");
         assert_eq!(used, bytes.len(), "at most one reply for: {line}");
-        let mut text = frame.map_or(String::new(), |frame| format!("{frame}\n"));
+        // A text in RESP3 is shown as it is; an empty line at its end would end the reply.
+        let shown = frame.map(|frame| frame.to_string().replace("\r\n", "\n"));
+        let mut text = shown.map_or(String::new(), |shown| format!("{}\n", shown.trim_end_matches('\n')));
         text.push_str(&verdict_text(verdict));
         for client in self.context.clients.list().iter().filter(|client| client.is_killed()) {
             writeln!(text, "~ connection {} is to close", client.id).expect("a string takes all");

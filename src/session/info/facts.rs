@@ -74,13 +74,11 @@ impl Facts {
 
     /// Memory counts all copies, keys only those that this node leads: summed over the nodes, each is counted once.
     fn with_keys(mut self, context: &Context) -> Self {
-        for (shard, keyspace) in context.keyspaces.load().iter() {
+        self.memory = context.used_memory();
+        for (_, keyspace) in context.keyspaces.load().iter().filter(|(shard, _)| context.leads(**shard)) {
             let usage = keyspace.usage();
-            self.memory += usage.bytes.max(0) as u64;
-            if context.leads(*shard) {
-                self.keys += usage.keys.max(0) as u64;
-                self.volatile_keys += usage.volatile.max(0) as u64;
-            }
+            self.keys += usage.keys.max(0) as u64;
+            self.volatile_keys += usage.volatile.max(0) as u64;
         }
         self
     }
