@@ -13,6 +13,7 @@
 //! @effects                       from here each request is followed by what it did to keys
 //! @differs why                   Redis answers the next request otherwise, for this reason
 //! @unordered                     ... with the same elements in another order
+//! @random                        the next reply is another one each time, everywhere but here
 //! @near                          ... with a number that may be off by a second
 //! ```
 
@@ -21,13 +22,12 @@ use std::path::{Path, PathBuf};
 
 use slotcast::command::error::CommandError;
 use slotcast::command::execute::execute;
-use slotcast::command::lookup::NameTable;
 use slotcast::command::needs::needs;
-use slotcast::command::spec::Command;
 use slotcast::command::table::rows;
 use slotcast::keyspace::Keyspace;
 use slotcast::keyspace::effect::{Change, Effect};
 use slotcast::keyspace::locked::Locked;
+use slotcast::session::table;
 use slotcast_wire::args::{Args, OwnedArgs};
 use slotcast_wire::frame::FrameDecoder;
 use slotcast_wire::inline;
@@ -38,7 +38,6 @@ const START: u64 = 1_700_000_000_000;
 
 /// One script's state.
 struct Runner {
-    table: NameTable<&'static Command>,
     keyspace: Keyspace,
     now: u64,
     seed: u64,
@@ -48,14 +47,7 @@ struct Runner {
 
 impl Runner {
     fn new() -> Self {
-        Runner {
-            table: NameTable::new(rows().map(|row| (row.name, row))),
-            keyspace: Keyspace::new(),
-            now: START,
-            seed: 0,
-            proto: Proto::Resp2,
-            effects: false,
-        }
+        Runner { keyspace: Keyspace::new(), now: START, seed: 0, proto: Proto::Resp2, effects: false }
     }
 
     /// Takes a line that begins with `@`. Those for the differential runner mean nothing here.
@@ -65,7 +57,7 @@ impl Runner {
             ["@resp3"] => self.proto = Proto::Resp3,
             ["@effects"] => self.effects = true,
             ["@sleep", millis] => self.now += millis.parse::<u64>().expect("milliseconds"),
-            ["@differs", _, ..] | ["@unordered"] | ["@near"] => {}
+            ["@differs", _, ..] | ["@unordered"] | ["@near"] | ["@random"] => {}
             _ => panic!("unknown directive: {directive}"),
         }
     }
@@ -93,8 +85,7 @@ impl Runner {
         out: &mut Vec<u8>,
         effects: &mut Vec<Effect>,
     ) -> Result<(), CommandError> {
-        let command = self.table.find(args.name()).ok_or_else(|| CommandError::unknown_command(args))?;
-        let command = command.resolve(args)?;
+        let command = table::resolve(args)?.command;
         let needs = needs(command, args).map_err(|_| CommandError::SYNTAX)?;
         self.seed += 1;
         let mut locked = Locked::new(&self.keyspace, &needs, self.now, self.seed, || true);

@@ -6,15 +6,13 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use slotcast::command::execute::execute;
-use slotcast::command::lookup::NameTable;
 use slotcast::command::needs::needs;
-use slotcast::command::spec::Command;
-use slotcast::command::table::rows;
 use slotcast::keyspace::Keyspace;
 use slotcast::keyspace::effect::Effect;
 use slotcast::keyspace::expiry::lapsed;
 use slotcast::keyspace::locked::{Locked, Needs};
 use slotcast::keyspace::snapshot::digest;
+use slotcast::session::table::resolve;
 use slotcast_wire::args::OwnedArgs;
 use slotcast_wire::frame::{Frame, FrameDecoder};
 use slotcast_wire::reply::{Proto, Reply};
@@ -237,22 +235,19 @@ fn request(step: &Step) -> Option<Vec<String>> {
 }
 
 struct Server {
-    table: NameTable<&'static Command>,
     keyspace: Keyspace,
     now: u64,
 }
 
 impl Server {
     fn new() -> Self {
-        let table = NameTable::new(rows().map(|row| (row.name, row)));
-        Server { table, keyspace: Keyspace::new(), now: 0 }
+        Server { keyspace: Keyspace::new(), now: 0 }
     }
 
     fn ask(&self, words: &[String]) -> (Frame, Vec<Effect>) {
         let args: OwnedArgs = words.iter().collect();
         let args = args.as_args();
-        let command =
-            self.table.find(args.name()).expect("a command").resolve(args).expect("arguments that fit");
+        let command = resolve(args).expect("a command and arguments that fit").command;
         let mut locked =
             Locked::new(&self.keyspace, &needs(command, args).expect("keys"), self.now, 1, || true);
         let mut out = Vec::new();
