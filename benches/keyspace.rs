@@ -49,7 +49,7 @@ impl Server {
         let Some(command) = self.table.find(args.name()) else { return };
         let Ok(needs) = needs(command, args) else { return };
         self.out.clear();
-        let mut locked = Locked::new(&self.keyspace, &needs, NOW, 1, false);
+        let mut locked = Locked::new(&self.keyspace, &needs, NOW, 1, || false);
         execute(command, &mut locked, args, &mut Reply::new(&mut self.out, Proto::Resp2));
     }
 }
