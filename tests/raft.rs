@@ -2,7 +2,7 @@
 //! so, over a simulated network in virtual time where something has to be cut or to replay.
 
 use std::any::Any;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -177,6 +177,21 @@ async fn write(group: &Group, text: impl Into<Bytes>) -> Outcome {
         .expect("told exactly once")
 }
 
+/// Writes with 64 proposals in flight; all must be applied.
+async fn write_all(group: &Group, payloads: impl Iterator<Item = Bytes>) {
+    let mut outcomes = VecDeque::new();
+    for bytes in payloads {
+        if outcomes.len() == 64 {
+            let oldest: oneshot::Receiver<Outcome> = outcomes.pop_front().unwrap();
+            assert!(matches!(timeout(PATIENCE, oldest).await.unwrap().unwrap(), Outcome::Applied { .. }));
+        }
+        outcomes.push_back(propose(group, bytes));
+    }
+    for outcome in outcomes {
+        assert!(matches!(timeout(PATIENCE, outcome).await.unwrap().unwrap(), Outcome::Applied { .. }));
+    }
+}
+
 fn numbered(n: usize, padding: usize) -> Bytes {
     Bytes::from(format!("{n:08}{}", "x".repeat(padding)))
 }
@@ -185,18 +200,7 @@ fn numbered(n: usize, padding: usize) -> Bytes {
 async fn three_members_agree_on_ten_thousand_entries_and_go_on_without_their_leader() {
     let mut cluster = Cluster::start(64 << 20).await;
     let leader = cluster.leader(&[11, 12, 13]).await;
-    let mut outcomes = Vec::new();
-    for n in 0..10_000 {
-        outcomes.push(propose(&leader, numbered(n, 0)));
-        if outcomes.len() == 64 {
-            for outcome in outcomes.drain(..) {
-                assert!(matches!(outcome.await.unwrap(), Outcome::Applied { .. }));
-            }
-        }
-    }
-    for outcome in outcomes {
-        assert!(matches!(outcome.await.unwrap(), Outcome::Applied { .. }));
-    }
+    write_all(&leader, (0..10_000).map(|n| numbered(n, 0))).await;
     let expected: Vec<Bytes> = (0..10_000).map(|n| numbered(n, 0)).collect();
     assert_eq!(cluster.journal(leader.member()), expected, "acknowledged means applied on the leader");
     for member in [11, 12, 13] {
@@ -226,9 +230,7 @@ async fn a_new_member_catches_up_by_snapshot_and_takes_the_place_of_a_lost_one()
     cluster.members.retain(|(group, _)| group.member() != lost);
     let home = (lost - 11) as usize;
 
-    for n in 0..2_000 {
-        assert!(matches!(write(&leader, numbered(n, 1000)).await, Outcome::Applied { .. }));
-    }
+    write_all(&leader, (0..2_000).map(|n| numbered(n, 1000))).await;
     // Two megabytes written, a quarter kept: whoever starts from nothing needs a snapshot.
     let (newcomer, journal) = cluster.nodes[home].join(24, LOG).await;
     leader.add_learner(24, cluster.nodes[home].as_member()).await.unwrap();
@@ -348,8 +350,9 @@ async fn a_stalled_follower_keeps_no_log_alive_and_gets_a_snapshot_when_it_is_ba
     assert!(matches!(write(&leader, "first").await, Outcome::Applied { .. }));
     network.isolate(host_of(stalled));
     let mut most = 0;
-    for n in 0..3000 {
-        assert!(matches!(write(&leader, numbered(n, 1000)).await, Outcome::Applied { .. }));
+    for block in 0..47 {
+        write_all(&leader, (block * 64..(block + 1) * 64).map(|n| numbered(n, 1000))).await;
+        sleep(Duration::from_millis(40)).await;
         most = most.max(leader.state().borrow().log_bytes);
     }
     // It may grow for the second that the stream's patience lasts.
@@ -357,8 +360,10 @@ async fn a_stalled_follower_keeps_no_log_alive_and_gets_a_snapshot_when_it_is_ba
     assert!(most < 2 << 20, "{most} bytes of log kept");
     network.mend();
     let (_, journal) = cluster.members.iter().find(|(group, _)| group.member() == stalled).unwrap();
-    eventually("the stalled one to catch up", || (cluster.journal(stalled).len() == 3001).then_some(()))
-        .await;
+    eventually("the stalled one to catch up", || {
+        (cluster.journal(stalled).len() == 47 * 64 + 1).then_some(())
+    })
+    .await;
     assert_eq!(journal.installed(), 1);
     assert_eq!(cluster.journal(stalled), cluster.journal(leader.member()));
 }

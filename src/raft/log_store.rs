@@ -227,3 +227,96 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::raft::proposal::Proposal;
+    use bytes::Bytes;
+    use futures::StreamExt;
+    use openraft::alias::CommittedLeaderIdOf;
+
+    fn id(index: u64) -> LogId {
+        LogId::new(CommittedLeaderIdOf::<TypeConfig>::new(1), index)
+    }
+
+    fn entry(index: u64, length: usize) -> Entry {
+        let proposal = Proposal { bytes: Bytes::from(vec![0; length]), local: Some(Arc::new(index)) };
+        Entry { log_id: id(index), payload: EntryPayload::Normal(proposal) }
+    }
+
+    /// Entries 0 to 9, a thousand bytes each, of which the first three are purged.
+    async fn seven() -> LogStore {
+        let mut log = LogStore::default();
+        log.append((0..10).map(|index| entry(index, 1000)), IOFlushed::noop()).await.unwrap();
+        log.purge(id(2)).await.unwrap();
+        log
+    }
+
+    async fn indexes(log: &mut LogStore, range: impl RangeBounds<u64> + Clone + Debug + Send) -> Vec<u64> {
+        log.try_get_log_entries(range).await.unwrap().iter().map(|entry| entry.log_id.index).collect()
+    }
+
+    #[tokio::test]
+    async fn a_range_gives_what_of_it_is_kept() {
+        let log = &mut seven().await;
+        assert_eq!(indexes(log, 0..5).await, [3, 4]);
+        assert_eq!(indexes(log, 8..=20).await, [8, 9]);
+        assert_eq!(indexes(log, ..).await, [3, 4, 5, 6, 7, 8, 9]);
+        assert!(indexes(log, 0..2).await.is_empty());
+        assert!(indexes(log, 30..40).await.is_empty());
+        let state = log.get_log_state().await.unwrap();
+        assert_eq!((state.last_purged_log_id, state.last_log_id), (Some(id(2)), Some(id(9))));
+    }
+
+    #[tokio::test]
+    async fn truncating_and_purging_leave_no_hole_and_count_bytes() {
+        let log = &mut seven().await;
+        log.truncate_after(Some(id(7))).await.unwrap();
+        assert_eq!(indexes(log, ..).await, [3, 4, 5, 6, 7]);
+        assert_eq!(log.bytes(), 5 * entry_bytes(&entry(0, 1000)));
+        assert!(log.append([entry(9, 1)], IOFlushed::noop()).await.is_err(), "a hole");
+        log.append([entry(8, 1)], IOFlushed::noop()).await.unwrap();
+        log.purge(id(20)).await.unwrap();
+        assert_eq!(log.bytes(), 0);
+        assert_eq!(log.get_log_state().await.unwrap().last_log_id, Some(id(20)));
+        log.append([entry(21, 1)], IOFlushed::noop()).await.unwrap();
+        assert_eq!(indexes(log, ..).await, [21]);
+        log.truncate_after(None).await.unwrap();
+        assert!(indexes(log, ..).await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_read_for_replication_is_bounded_by_bytes_but_never_empty() {
+        let mut log = LogStore::default();
+        let lengths = [READ_BYTES * 3, READ_BYTES / 2, READ_BYTES / 4, READ_BYTES / 2];
+        let entries = (0..).zip(lengths).map(|(index, length)| entry(index, length));
+        log.append(entries.collect::<Vec<_>>(), IOFlushed::noop()).await.unwrap();
+        assert_eq!(log.limited_get_log_entries(0, 4).await.unwrap().len(), 1);
+        assert_eq!(log.limited_get_log_entries(1, 4).await.unwrap().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn the_purge_target_keeps_what_it_shall_and_all_that_is_not_applied() {
+        let log = seven().await;
+        let one = entry_bytes(&entry(0, 1000));
+        assert_eq!(log.purge_target(7 * one, 9), None);
+        assert_eq!(log.purge_target(3 * one, 9), Some(6));
+        assert_eq!(log.purge_target(3 * one, 4), Some(4));
+        assert_eq!(log.purge_target(3 * one, 2), None);
+    }
+
+    #[tokio::test]
+    async fn applying_takes_the_local_part_and_replication_later_gets_the_bytes() {
+        let log = &mut seven().await;
+        let local = |entry: &Entry| match &entry.payload {
+            EntryPayload::Normal(proposal) => (proposal.local.is_some(), proposal.bytes.len()),
+            _ => (false, 0),
+        };
+        let applied: Vec<_> =
+            log.entries_stream(3..4).await.map(|entry| local(&entry.unwrap())).collect().await;
+        assert_eq!(applied, [(true, 1000)]);
+        assert_eq!(local(&log.try_get_log_entries(3..4).await.unwrap()[0]), (false, 1000));
+        assert_eq!(local(&log.try_get_log_entries(4..5).await.unwrap()[0]), (true, 1000));
+    }
+}
