@@ -358,6 +358,8 @@ async fn a_stalled_follower_keeps_no_log_alive_and_gets_a_snapshot_when_it_is_ba
     // It may grow for the second that the stream's patience lasts.
     becomes(&leader, "the log to be purged", |state| state.log_bytes <= LOG).await;
     assert!(most < 2 << 20, "{most} bytes of log kept");
+    let healthy = [11, 12, 13].into_iter().find(|id| *id != leader.member() && *id != stalled).unwrap();
+    becomes(cluster.group(healthy), "followers to purge too", |state| state.log_bytes <= LOG).await;
     network.mend();
     let (_, journal) = cluster.members.iter().find(|(group, _)| group.member() == stalled).unwrap();
     eventually("the stalled one to catch up", || {

@@ -150,7 +150,7 @@ impl Keeper {
 
     fn note(&self, answers: bool) {
         if let (Lane::Control, Some(node)) = (self.lane, self.found) {
-            self.reach.note(node, answers);
+            self.reach.note(node, self.addr, answers);
         }
     }
 

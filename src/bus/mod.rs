@@ -279,6 +279,22 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_peer_that_moved_is_reachable_whatever_its_old_address_says() {
+        let network = network();
+        let (_server, client) = (node(&network, 1).await, node(&network, 2).await);
+        assert!(echo(&client, peer(1)).await.is_ok());
+        network.crash(addr(1));
+        let _moved = Bus::start(id(1), addr(9), Arc::new(network.host(addr(9)))).await.unwrap();
+        let mut changes = client.reachability();
+        changes.wait_for(|_| !client.is_reachable(id(1))).await.unwrap();
+        client.watch_peer(Peer { node: Some(id(1)), addr: addr(9) });
+        changes.wait_for(|_| client.is_reachable(id(1))).await.unwrap();
+        changes.mark_unchanged();
+        sleep(3 * SECOND).await;
+        assert!(client.is_reachable(id(1)) && !changes.has_changed().unwrap());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_silent_peer_is_noticed_within_its_time() {
         let network = network();
         let (_server, client) = (node(&network, 1).await, node(&network, 2).await);

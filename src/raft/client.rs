@@ -10,7 +10,7 @@ use openraft::AnyError;
 use openraft::errors::{RPCError, Unreachable};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::bus::Bus;
 use crate::bus::call::{Lane, Peer, PendingAnswer};
@@ -31,12 +31,21 @@ pub struct Outside {
     pub member: MemberId,
     /// Entries before this index are wanted away: a follower that needs them gets a snapshot.
     pub floor: AtomicU64,
-    /// Last index of each snapshot being sent: the log after it must stay.
-    pub cuts: Mutex<BTreeMap<u64, u64>>,
+    /// Snapshots being sent or just sent, by number: the log after them must stay.
+    pub cuts: Mutex<BTreeMap<u64, Cut>>,
     /// Numbers the snapshots sent.
     pub transfers: AtomicU64,
     /// Leave to send a snapshot; the node's.
     pub sending: Arc<Semaphore>,
+}
+
+/// A snapshot sent to a member that will go on with the log after it.
+#[derive(Clone, Copy, Debug)]
+pub struct Cut {
+    /// The last index in it.
+    pub index: u64,
+    /// Until when that log is kept; `None`: it is still being sent.
+    pub until: Option<Instant>,
 }
 
 /// The way to one other member.

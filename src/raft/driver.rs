@@ -10,6 +10,7 @@ use openraft::{Instant as _, RaftMetrics, ServerState};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::bus::call::Peer;
+use crate::raft::inbox;
 use crate::raft::inside::Inside;
 use crate::raft::state::{Follower, GroupState};
 use crate::raft::types::TypeConfig;
@@ -28,7 +29,7 @@ pub async fn drive(inside: Arc<Inside>) {
     let mut metrics: WatchReceiverOf<TypeConfig, Metrics> = inside.raft.metrics();
     let mut tick = interval(PROGRESS);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let driver = &mut Driver { inside, published: Published::default() };
+    let driver = &mut Driver { inside, published: Published::default(), alone: false };
     loop {
         let ticked = tokio::select! {
             biased; // The tick first: changes may never cease.
@@ -47,7 +48,10 @@ pub async fn drive(inside: Arc<Inside>) {
                 break;
             }
             driver.observe(&metrics, ticked, now);
-            if ticked { driver.purge_wanted(&metrics) } else { None }
+            if ticked {
+                inbox::forget_stale(&driver.inside.incoming, now);
+            }
+            if ticked { driver.purge_wanted(&metrics, now) } else { None }
         };
         if let Some(purge) = purge {
             driver.purge(purge).await;
@@ -60,6 +64,8 @@ pub async fn drive(inside: Arc<Inside>) {
 struct Driver {
     inside: Arc<Inside>,
     published: Published,
+    /// Whether this member is the only voter.
+    alone: bool,
 }
 
 /// What of the published state is worth publishing again at once.
@@ -84,19 +90,19 @@ impl Driver {
         let own_term =
             metrics.last_applied.is_some_and(|id| id.committed_leader_id().term == metrics.current_term);
         let ready = leads && own_term;
-        self.extend_lease(metrics, ready, now);
         let published = Published {
             term: metrics.current_term,
             leader: metrics.current_leader,
             ready,
             membership: metrics.membership_config.log_id().map(|id| id.index),
         };
+        if published.membership != self.published.membership {
+            self.observe_members(metrics);
+        }
+        self.extend_lease(metrics, ready, now);
         if published != self.published || ticked {
             if published.leader != self.published.leader || published.term != self.published.term {
                 self.tell(&published);
-            }
-            if published.membership != self.published.membership {
-                self.watch_members(metrics);
             }
             self.published = published;
             let state = self.state(metrics, ready);
@@ -110,8 +116,9 @@ impl Driver {
         self.inside.retry(elsewhere || self.inside.lease.is_valid(now), now);
     }
 
-    /// Keeps the control connections that an election would need at once.
-    fn watch_members(&self, metrics: &Metrics) {
+    /// Keeps the control connections that an election would need at once, and notes whether there are others.
+    fn observe_members(&mut self, metrics: &Metrics) {
+        self.alone = metrics.membership_config.voter_ids().eq([self.inside.options.member]);
         for (id, member) in metrics.membership_config.nodes() {
             if *id != self.inside.options.member {
                 self.inside.outside.bus.watch_peer(Peer { node: Some(member.node), addr: member.addr });
@@ -131,14 +138,10 @@ impl Driver {
     /// The lease ends a tenth of itself early: clocks' rates may differ.
     fn extend_lease(&self, metrics: &Metrics, ready: bool, now: Instant) {
         let length = self.inside.options.timing.election_max;
-        let (length, member) = (length - length / 10, self.inside.options.member);
-        let alone = {
-            let mut voters = metrics.membership_config.voter_ids();
-            voters.next() == Some(member) && voters.next().is_none()
-        };
+        let length = length - length / 10;
         // `now` was taken before `elapsed` is, so the result is never later than the truth.
         let acked = metrics.last_quorum_acked.map(|acked| now - acked.elapsed());
-        let until = if alone { Some(now) } else { acked }.filter(|_| ready).map(|since| since + length);
+        let until = if self.alone { Some(now) } else { acked }.filter(|_| ready).map(|since| since + length);
         self.inside.set_lease(metrics.current_term, until);
     }
 
@@ -170,7 +173,7 @@ impl Driver {
         }
     }
 
-    fn purge_wanted(&self, metrics: &Metrics) -> Option<Purge> {
+    fn purge_wanted(&self, metrics: &Metrics, now: Instant) -> Option<Purge> {
         let limit = self.inside.options.log_bytes;
         let held = self.inside.log.bytes();
         if held <= limit {
@@ -178,7 +181,7 @@ impl Driver {
         }
         let applied = metrics.last_applied?.index;
         let mut upto = self.inside.log.purge_target(limit / KEEP.1 * KEEP.0, applied)?;
-        let oldest_cut = self.inside.outside.cuts.lock().values().min().copied();
+        let oldest_cut = self.oldest_cut(now);
         if let Some(cut) = oldest_cut.filter(|_| held <= limit.saturating_mul(SENDING_FACTOR)) {
             upto = upto.min(cut);
         }
@@ -186,6 +189,13 @@ impl Driver {
             return None;
         }
         Some(Purge { upto, covered: metrics.snapshot.is_some_and(|snapshot| snapshot.index >= upto) })
+    }
+
+    /// The index of the oldest snapshot whose follower still needs the log after it.
+    fn oldest_cut(&self, now: Instant) -> Option<u64> {
+        let mut cuts = self.inside.outside.cuts.lock();
+        cuts.retain(|_, cut| cut.until.is_none_or(|until| now < until));
+        cuts.values().map(|cut| cut.index).min()
     }
 
     async fn purge(&self, purge: Purge) {

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{
     ChangeMembershipError, ClientWriteError, ForwardToLeader, InitializeError, LinearizableReadError,
     RaftError,
 };
-use openraft::{ChangeMembers, ReadPolicy};
+use openraft::{ChangeMembers, RaftMetrics, ReadPolicy};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -139,11 +140,12 @@ impl Group {
         self.0.end_lease(term);
         let held = HeldProposals::new(&self.0);
         let limit = self.0.options.timing.election_max;
-        let has_all = |state: &GroupState| {
-            let matched = state.followers.get(&to).and_then(|follower| follower.matched);
-            state.term != term || matched.is_some_and(|matched| matched >= state.last_log)
+        let has_all = |metrics: &RaftMetrics<TypeConfig>| {
+            let matched = metrics.replication.iter().flatten().find(|(id, _)| **id == to);
+            let matched = matched.and_then(|(_, matched)| matched.as_ref()).map(|id| id.index);
+            metrics.current_term != term || matched.is_some() && matched >= metrics.last_log_index
         };
-        if timeout(limit, state.wait_for(has_all)).await.is_err() {
+        if timeout(limit, self.0.raft.metrics().wait_until(has_all)).await.is_err() {
             self.0.resume_lease(term);
             return Err(GroupError::Unavailable(format!("member {to} did not catch up within {limit:?}")));
         }

@@ -1,9 +1,12 @@
 //! What other members ask of this one.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use openraft::Raft;
 use openraft::errors::{Fatal, RaftError};
 use parking_lot::Mutex;
+use tokio::time::Instant;
 
 use crate::id::MemberId;
 use crate::raft::machine::MAX_SNAPSHOT_CHUNK;
@@ -14,10 +17,13 @@ use crate::raft::wire::{Answer, Message};
 /// Bytes of a snapshot taken in, at most; a longer one is refused.
 const MAX_SNAPSHOT: usize = 64 << 30;
 
+/// A snapshot whose chunks stop coming for so long is forgotten.
+const STALE: Duration = Duration::from_secs(30);
+
 /// A snapshot on its way in: one at a time, a new one replaces it.
-#[derive(Default)]
 pub struct Incoming {
     transfer: (MemberId, u64),
+    last_chunk: Instant,
     chunks: Vec<Bytes>,
     bytes: usize,
 }
@@ -63,7 +69,7 @@ fn take_chunk(
 ) -> Result<(), String> {
     let mut incoming = incoming.lock();
     if number == 0 {
-        *incoming = Some(Incoming { transfer, ..Incoming::default() });
+        *incoming = Some(Incoming { transfer, last_chunk: Instant::now(), chunks: Vec::new(), bytes: 0 });
     }
     let snapshot = incoming.as_mut().filter(|snapshot| snapshot.transfer == transfer);
     let Some(snapshot) = snapshot.filter(|snapshot| snapshot.chunks.len() == number as usize) else {
@@ -72,9 +78,15 @@ fn take_chunk(
     if chunk.len() > MAX_SNAPSHOT_CHUNK || snapshot.bytes + chunk.len() > MAX_SNAPSHOT {
         return Err(format!("a snapshot chunk of {} bytes after {}: too much", chunk.len(), snapshot.bytes));
     }
+    snapshot.last_chunk = Instant::now();
     snapshot.bytes += chunk.len();
     snapshot.chunks.push(chunk);
     Ok(())
+}
+
+/// Lets go of a snapshot whose sender has given up.
+pub fn forget_stale(incoming: &Mutex<Option<Incoming>>, now: Instant) {
+    incoming.lock().take_if(|snapshot| snapshot.last_chunk + STALE < now);
 }
 
 fn complete(
@@ -134,6 +146,16 @@ mod tests {
         take_chunk(&incoming, (1, 2), 0, chunk("new")).unwrap();
         assert!(take_chunk(&incoming, (1, 1), 1, chunk("old")).is_err());
         assert_eq!(complete(&incoming, (1, 2), 1).unwrap(), [chunk("new")]);
+    }
+
+    #[test]
+    fn a_transfer_given_up_is_forgotten() {
+        let incoming = Mutex::new(None);
+        take_chunk(&incoming, (1, 1), 0, chunk("a")).unwrap();
+        forget_stale(&incoming, Instant::now());
+        assert!(incoming.lock().is_some());
+        forget_stale(&incoming, Instant::now() + STALE * 2);
+        assert!(incoming.lock().is_none());
     }
 
     #[test]

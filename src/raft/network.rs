@@ -20,11 +20,11 @@ use openraft::raft::{
     TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{AnyError, OptionalSend};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::bus::call::{Lane, Peer, PendingAnswer};
 use crate::id::MemberId;
-use crate::raft::client::{Client, Outside, RpcResult, understood, unexpected, unreachable};
+use crate::raft::client::{Client, Cut, Outside, RpcResult, understood, unexpected, unreachable};
 use crate::raft::pipeline::Pipeline;
 use crate::raft::state::Member;
 use crate::raft::state_machine::{RaftSnapshot, SnapshotBody};
@@ -37,6 +37,8 @@ const SNAPSHOT_WINDOW: usize = 4;
 const CHUNK_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time to install a snapshot once all is there.
 const INSTALL_TIMEOUT: Duration = Duration::from_secs(120);
+/// Time a follower has to get the log after its snapshot before that may be purged.
+const CATCH_UP: Duration = Duration::from_secs(10);
 /// Snapshots one node sends at a time, over all its groups; further ones wait.
 pub const SNAPSHOTS_AT_ONCE: usize = 2;
 /// Between attempts to reach an unreachable member, in milliseconds; then the last one again and again.
@@ -198,18 +200,22 @@ impl Client {
     }
 }
 
-/// While it lives, the log after a snapshot's cut is kept, so that the follower can go on from there.
+/// While it lives and [`CATCH_UP`] longer, the log after a snapshot's cut is kept, so that the follower can go on
+/// from there.
 struct KeptLog<'a>(&'a Outside, u64);
 
 impl<'a> KeptLog<'a> {
     fn after(outside: &'a Outside, count: u64, cut: Option<LogId>) -> KeptLog<'a> {
-        outside.cuts.lock().insert(count, cut.map_or(0, |id| id.index));
+        let cut = Cut { index: cut.map_or(0, |id| id.index), until: None };
+        outside.cuts.lock().insert(count, cut);
         KeptLog(outside, count)
     }
 }
 
 impl Drop for KeptLog<'_> {
     fn drop(&mut self) {
-        self.0.cuts.lock().remove(&self.1);
+        if let Some(cut) = self.0.cuts.lock().get_mut(&self.1) {
+            cut.until = Some(Instant::now() + CATCH_UP);
+        }
     }
 }
