@@ -11,16 +11,19 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use rand::TryRngCore;
+use slotcast::bus::Bus;
+use slotcast::bus::call::Peer;
 use slotcast::bus::transport::Tcp;
 use slotcast::id::{GroupId, NodeId};
-use slotcast::meta::message::Phase;
+use slotcast::meta::bootstrap::plan;
+use slotcast::meta::message::{Answer, ClusterId, Hello, Phase, Request, ask, hello};
 use slotcast::node::cluster::Cluster;
 use slotcast::node::cluster::options::{ClusterOptions, SeedAddress};
 use slotcast::node::cluster::shards::Factory;
 use slotcast::raft::machine::{InstallError, Local, Machine};
 use slotcast::raft::proposal::{Outcome, Proposal};
 use slotcast::raft::state::Timing;
-use slotcast::topology::Topology;
+use slotcast::topology::{Node as TopologyNode, Topology};
 use tokio::sync::oneshot;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
@@ -28,6 +31,9 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 /// A condition that does not come true within this time never will.
 const LIMIT: Duration = Duration::from_secs(20);
+
+/// Bytes of log a shard keeps.
+const LOG_BYTES: usize = 1 << 20;
 
 /// All that was written to the shards' copies on one node.
 type Written = Arc<Mutex<BTreeMap<GroupId, Vec<Bytes>>>>;
@@ -80,7 +86,7 @@ impl Node {
             shards: 3,
             copies: 3,
             timing: Timing::default(),
-            log_bytes: 1 << 20,
+            log_bytes: LOG_BYTES,
             transport: Arc::new(Tcp),
             seed: rand::rngs::OsRng.try_next_u64().unwrap(),
         };
@@ -120,10 +126,10 @@ impl Node {
         self.written.lock().get(&shard).cloned().unwrap_or_default()
     }
 
-    fn write(&self, shard: GroupId, text: &'static str) -> Outcome {
+    fn write(&self, shard: GroupId, text: impl Into<Bytes>) -> Outcome {
         let group = self.cluster.opened().borrow()[&shard].clone();
         let (done, outcome) = mpsc::channel();
-        let proposal = Proposal { bytes: Bytes::from_static(text.as_bytes()), local: None };
+        let proposal = Proposal { bytes: text.into(), local: None };
         group.propose(proposal, Box::new(move |outcome| done.send(outcome).unwrap()));
         outcome.recv_timeout(LIMIT).unwrap()
     }
@@ -283,11 +289,65 @@ fn a_node_that_stops_hands_its_shard_over_first() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(leaving.cluster.hand_over());
     eventually("another node serves the shard", || nodes.iter().any(|node| node.serves(SHARDS[2])));
-    assert!(!leaving.serves(SHARDS[2]));
-    let elsewhere = leaving.leader(SHARDS[2]);
-    assert!(elsewhere.is_some_and(|leader| leader != id(3)), "it knows where to send clients: {elsewhere:?}");
+    eventually("it knows where to send clients", || {
+        !leaving.serves(SHARDS[2]) && leaving.leader(SHARDS[2]).is_some_and(|leader| leader != id(3))
+    });
     runtime.block_on(leaving.cluster.stop());
     assert!(leaving.cluster.opened().borrow().values().all(|group| !group.state().borrow().am_leader));
     leaving.crash();
+    nodes.into_iter().for_each(Node::crash);
+}
+
+#[test]
+fn all_nodes_restart_one_after_another_and_nothing_is_lost() {
+    let seeds = addresses();
+    let mut nodes = start_three(&seeds);
+    // More than the log keeps, so that it comes back as a snapshot.
+    let text = |n: u8| Bytes::from(vec![n; LOG_BYTES / 8]);
+    for n in 0..16 {
+        assert!(matches!(nodes[0].write(SHARDS[0], text(n)), Outcome::Applied { .. }));
+    }
+    for at in 0..3 {
+        nodes.remove(at).crash();
+        nodes.insert(at, Node::start(id(at as u8 + 1), seeds[at], &seeds));
+        all_at_home(&nodes, &[id(1), id(2), id(3)]);
+        eventually("the new members vote", || {
+            SHARDS.iter().all(|shard| nodes.iter().any(|node| node.serves(*shard) && settled(node, *shard)))
+        });
+    }
+    let all: Vec<Bytes> = (0..16).map(text).collect();
+    for node in &nodes {
+        eventually("every copy has all", || node.written(SHARDS[0]) == all);
+    }
+    nodes.into_iter().for_each(Node::crash);
+}
+
+#[test]
+fn seeds_that_prepared_for_a_cluster_whose_first_node_died_are_empty_again() {
+    let seeds: [SocketAddr; 3] = addresses();
+    let others = [Node::start(id(2), seeds[1], &seeds), Node::start(id(3), seeds[2], &seeds)];
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let cluster = runtime.block_on(async {
+        let bus = Bus::start(id(1), seeds[0], Arc::new(Tcp)).await.unwrap();
+        let node = |bus: SocketAddr| TopologyNode { host: "h".into(), port: 1, bus, incarnation: 1 };
+        let mut hellos = vec![Hello { id: id(1), node: node(seeds[0]), phase: Phase::Empty }];
+        for seed in &seeds[1..] {
+            hellos.push(hello(&bus, *seed).await.unwrap());
+        }
+        let plan = plan(&hellos, 3, 3, ClusterId(1), 1);
+        for hello in &hellos[1..] {
+            let peer = Peer { node: Some(hello.id), addr: hello.node.bus };
+            let prepared = ask(&bus, peer, &Request::Prepare(plan.clone()), LIMIT).await;
+            assert_eq!(prepared, Ok(Answer::Prepared));
+        }
+        plan.cluster
+    });
+    drop(runtime);
+    assert!(others.iter().all(|node| node.cluster.phase() == Phase::Preparing(cluster)));
+    eventually("they give it up", || others.iter().all(|node| node.cluster.phase() == Phase::Empty));
+    let [second, third] = others;
+    let nodes = [Node::start(id(1), seeds[0], &seeds), second, third];
+    all_at_home(&nodes, &[id(1), id(2), id(3)]);
+    assert_ne!(nodes[0].cluster.phase(), Phase::Member(cluster));
     nodes.into_iter().for_each(Node::crash);
 }

@@ -29,6 +29,11 @@ const LONG_PATIENCE: Duration = Duration::from_secs(30);
 const PREPARE_TIMEOUT: Duration = Duration::from_secs(2);
 /// For the leader to let a node in: it asks back, then waits for a quorum.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(3);
+/// Members asked to be let in, in one round.
+const MOST_ASKED: usize = 16;
+/// For the operator: with logs in memory, this is the one state that does not heal by itself.
+const NO_LEADER: &str = "the cluster there is has no leader of its metadata group. If most of its nodes have lost \
+    their memory at once, it cannot come back: restart the nodes that still belong to it as well";
 /// Looks at things that no watch tells.
 const GLANCE: Duration = Duration::from_millis(100);
 
@@ -139,8 +144,8 @@ async fn join(standing: &Standing, me: &Hello, members: &[Hello]) -> Result<(), 
     let mut ask_next: Vec<Peer> =
         members.iter().rev().map(|hello| Peer { node: Some(hello.id), addr: hello.node.bus }).collect();
     let mut asked: Vec<Peer> = Vec::new();
-    let mut failure = "the cluster's metadata group has no leader".to_owned();
-    while let Some(peer) = ask_next.pop() {
+    let mut failure = NO_LEADER.to_owned();
+    while let Some(peer) = ask_next.pop().filter(|_| asked.len() < MOST_ASKED) {
         if asked.contains(&peer) {
             continue;
         }

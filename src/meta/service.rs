@@ -1,19 +1,25 @@
 //! Answers what other nodes ask about the cluster.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::Semaphore;
 
 use crate::id::NodeId;
 use crate::meta::bootstrap::{Applicant, admit};
-use crate::meta::message::{Answer, META_SERVICE, Phase, Request, encode, hello};
+use crate::meta::message::{Answer, Hello, META_SERVICE, Phase, Request, encode, hello};
 use crate::meta::proposer::propose_here;
 use crate::meta::standing::Standing;
 use crate::topology::Node;
 
 /// Joins and proposals answered at once; one more is told to come back.
 const AT_ONCE: usize = 64;
+/// Calls to a node that asks to be let in, before the leader says that it cannot reach it ...
+const HELLO_ATTEMPTS: usize = 4;
+/// ... and the time between them.
+const HELLO_PAUSE: Duration = Duration::from_millis(100);
 
 /// Answers on the standing's bus from now on.
 pub fn serve(standing: &Arc<Standing>) {
@@ -58,6 +64,18 @@ impl Desk {
         }
     }
 
+    /// Asks who is at an address. A node that has just started is known to the bus as dead a moment longer.
+    async fn hello_back(&self, addr: SocketAddr) -> Result<Hello, String> {
+        let mut answer = hello(&self.standing.bus, addr).await;
+        for _ in 1..HELLO_ATTEMPTS {
+            if answer.is_err() {
+                tokio::time::sleep(HELLO_PAUSE).await;
+                answer = hello(&self.standing.bus, addr).await;
+            }
+        }
+        answer
+    }
+
     async fn join(&self, id: NodeId, node: Node) -> Answer {
         let standing = &self.standing;
         let (Some(group), Phase::Member(cluster)) = (standing.leading_group(), standing.hello().phase) else {
@@ -72,7 +90,7 @@ impl Desk {
             }
         };
         let (at_its_address, at_known_address) =
-            futures::future::join(hello(&standing.bus, node.bus), at_known_address).await;
+            futures::future::join(self.hello_back(node.bus), at_known_address).await;
         let applicant = Applicant { id, node: &node, at_its_address, at_known_address };
         let change = match admit(&topology, &applicant, |other| standing.bus.is_reachable(other)) {
             Ok(change) => change,

@@ -165,6 +165,7 @@ impl Driver {
             ready,
             last_applied: metrics.last_applied.map_or(0, |id| id.index),
             last_log: metrics.last_log_index.unwrap_or(0),
+            joint: membership.get_joint_config().len() > 1,
             voters: membership.voter_ids().filter_map(member).collect(),
             learners: membership.learner_ids().filter_map(member).collect(),
             followers: followers.collect(),

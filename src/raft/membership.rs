@@ -115,7 +115,8 @@ impl Situation<'_> {
             return Step::AddLearner(*id, self.wanted.voters[id].clone());
         }
         let next = self.next_voters();
-        if next != voters.keys().copied().collect() && self.has_live_quorum(&next) {
+        let differs = self.state.joint || next != voters.keys().copied().collect();
+        if differs && self.has_live_quorum(&next) {
             return Step::ChangeVoters(next);
         }
         if let Some(id) = learners.keys().find(|id| !self.wanted.voters.contains_key(id)) {
@@ -336,6 +337,13 @@ mod tests {
         assert_eq!(world.step(), Step::Nothing);
         world.wanted = Wanted::default();
         assert_eq!(world.step(), Step::Nothing, "no topology at all");
+    }
+
+    #[test]
+    fn a_change_that_a_former_leader_left_half_done_is_ended() {
+        let mut world = World::of(3);
+        world.state.joint = true;
+        assert_eq!(world.step(), Step::ChangeVoters(BTreeSet::from([1, 2, 3])));
     }
 
     #[test]

@@ -81,6 +81,8 @@ pub struct GroupState {
     pub last_log: u64,
     /// Bytes of log kept here.
     pub log_bytes: usize,
+    /// Whether a change of voters has begun and not ended; `voters` are then those before and after it.
+    pub joint: bool,
     /// Voting members.
     pub voters: BTreeMap<MemberId, Member>,
     /// Members that only receive the log.
