@@ -132,6 +132,9 @@ impl Keeper {
                     pause = BACKOFF.0;
                     self.found = Some(node);
                     self.note(true);
+                    if self.lane == Lane::Control {
+                        self.reach.connected(node);
+                    }
                     let Some(error) = self.converse(reader, writer, node).await else { return };
                     tracing::debug!(peer = %self.addr, lane = ?self.lane, %error, "a bus connection broke");
                     broke_at = Some(Instant::now());

@@ -123,7 +123,14 @@ impl Bus {
         node == self.0.me || self.0.reach.answers(node)
     }
 
-    /// Changes (a counter) whenever [`Bus::is_reachable`] would answer differently for some node.
+    /// How often `node` was connected to. When it changes, what answers may be another process than before, though
+    /// [`Bus::is_reachable`] has said all the time that something does.
+    pub fn connections(&self, node: NodeId) -> u64 {
+        self.0.reach.connections(node)
+    }
+
+    /// Changes (a counter) whenever [`Bus::is_reachable`] or [`Bus::connections`] would answer differently for some
+    /// node.
     pub fn reachability(&self) -> watch::Receiver<u64> {
         self.0.reach.changes()
     }

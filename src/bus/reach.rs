@@ -12,6 +12,8 @@ use crate::id::NodeId;
 #[derive(Debug)]
 pub struct Reach {
     answering: Mutex<HashMap<NodeId, Standing>>,
+    /// How often each was connected to.
+    connections: Mutex<HashMap<NodeId, u64>>,
     changes: watch::Sender<u64>,
 }
 
@@ -25,7 +27,7 @@ struct Standing {
 impl Reach {
     /// Nobody answers yet.
     pub fn new() -> Reach {
-        Reach { answering: Mutex::new(HashMap::new()), changes: watch::Sender::new(0) }
+        Reach { answering: Mutex::default(), connections: Mutex::default(), changes: watch::Sender::new(0) }
     }
 
     /// Notes whether `node` answers at `addr`; wakes the watchers if that is news. A node that answers at another
@@ -40,12 +42,23 @@ impl Reach {
         drop(standing);
         if before.is_some_and(|before| before.answers) != answers {
             if answers {
-                tracing::info!(node = %node.short(), %addr, "a peer answers");
+                tracing::debug!(node = %node.short(), %addr, "a peer answers");
             } else {
-                tracing::warn!(node = %node.short(), %addr, "a peer no longer answers");
+                tracing::debug!(node = %node.short(), %addr, "a peer no longer answers");
             }
             self.changes.send_modify(|count| *count += 1);
         }
+    }
+
+    /// Notes a new connection to `node`, perhaps to another process than the last one.
+    pub fn connected(&self, node: NodeId) {
+        *self.connections.lock().entry(node).or_default() += 1;
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    /// How often `node` was connected to.
+    pub fn connections(&self, node: NodeId) -> u64 {
+        self.connections.lock().get(&node).copied().unwrap_or(0)
     }
 
     /// Whether `node` answers.

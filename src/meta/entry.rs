@@ -31,9 +31,11 @@ const PREPARE_TIMEOUT: Duration = Duration::from_secs(2);
 const JOIN_TIMEOUT: Duration = Duration::from_secs(3);
 /// Members asked to be let in, in one round.
 const MOST_ASKED: usize = 16;
-/// For the operator: with logs in memory, this is the one state that does not heal by itself.
-const NO_LEADER: &str = "the cluster there is has no leader of its metadata group. If most of its nodes have lost \
-    their memory at once, it cannot come back: restart the nodes that still belong to it as well";
+/// Passes within a second after a leader died, unless there is no quorum.
+const NO_LEADER: &str = "the cluster there is has no leader now";
+/// For the operator, when it does not pass: with logs in memory, the one state that does not heal by itself.
+const NO_QUORUM: &str = "; if most of its nodes have lost their memory at once, it cannot come back: \
+    restart the nodes that still belong to it as well";
 /// Looks at things that no watch tells.
 const GLANCE: Duration = Duration::from_millis(100);
 
@@ -239,9 +241,10 @@ struct Story {
 impl Story {
     fn tell(&mut self, standing: &Standing, why: String) {
         standing.wait_for(Some(&why));
-        let old = self.last.as_ref().is_some_and(|(last, at)| *last == why && at.elapsed() < REMIND);
-        if !old {
-            tracing::info!("waiting for a cluster: {why}");
+        let said = self.last.as_ref().filter(|(last, _)| *last == why).map(|(_, at)| at.elapsed());
+        if said.is_none_or(|said| said >= REMIND) {
+            let advice = if said.is_some() && why == NO_LEADER { NO_QUORUM } else { "" };
+            tracing::info!("waiting for a cluster: {why}{advice}");
             self.last = Some((why, Instant::now()));
         }
     }

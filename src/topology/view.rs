@@ -19,7 +19,7 @@ pub struct View {
     /// What this node's own members of the shards' groups say: the last known leader, and whether it still is one
     /// (false: the term has moved on, or the leader was lost, and no new one is known).
     pub observed: BTreeMap<GroupId, Observed>,
-    /// Nodes that don't answer.
+    /// Nodes that don't answer, or not as the incarnation the topology names.
     pub unreachable: BTreeSet<NodeId>,
 }
 

@@ -9,7 +9,8 @@ use tokio::time::{Instant, sleep};
 use crate::id::{GroupId, NodeId};
 use crate::node::cluster::outlook::Outlook;
 use crate::raft::group::Group;
-use crate::raft::state::Timing;
+use crate::raft::state::{GroupState, Timing};
+use crate::topology::Topology;
 use crate::topology::view::Observed;
 
 /// Publishes what the member sees until it is shut down.
@@ -18,15 +19,15 @@ pub async fn observe(group: Group, outlook: Arc<Outlook>, timing: Timing) {
     let (mut views, mut lapse, mut chronicle) =
         (outlook.changes(), Lapse::default(), Chronicle::new(group.id()));
     loop {
+        let seen = view.load_full();
         let (term, leader, leads) = {
             let state = state.borrow_and_update();
-            (state.term, state.leader.map(|(_, node)| node), state.am_leader && state.ready)
+            (state.term, living_leader(&state, &seen.topology, group.id()), state.am_leader && state.ready)
         };
         let now = Instant::now();
         let lapsed = lapse.is_over(!leads || lease.is_valid(now), now, timing.election_max);
         outlook.observe(group.id(), Some(Observed { term, leader, serving: leads && !lapsed }));
-        let me = view.load().me;
-        if let Some(line) = chronicle.note(term, leader, me, &view.load().unreachable, now) {
+        if let Some(line) = chronicle.note(term, leader, seen.me, &seen.unreachable, now) {
             tracing::info!("{line}");
         }
         tokio::select! {
@@ -35,6 +36,14 @@ pub async fn observe(group: Group, outlook: Arc<Outlook>, timing: Timing) {
             _ = sleep(timing.heartbeat), if leads => {}
         }
     }
+}
+
+/// The leader, unless its node has come back under a new member id: then it is dead, though its followers have not
+/// noticed and its node answers.
+fn living_leader(state: &GroupState, topology: &Topology, group: GroupId) -> Option<NodeId> {
+    let (member, node) = state.leader?;
+    let current = topology.shards.get(&group).and_then(|shard| shard.copies.get(&node));
+    current.is_none_or(|current| *current == member).then_some(node)
 }
 
 /// How long a leader has been without its lease. A short gap (just elected, a late heartbeat) is bridged by whoever
@@ -101,7 +110,10 @@ impl Chronicle {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
+    use crate::topology::Shard;
 
     #[test]
     fn a_lease_may_be_away_for_an_election_timeout() {
@@ -112,6 +124,22 @@ mod tests {
         assert!(lapse.is_over(false, at(301), limit));
         assert!(!lapse.is_over(true, at(302), limit));
         assert!(!lapse.is_over(false, at(303), limit));
+    }
+
+    #[test]
+    fn a_leader_whose_node_came_back_as_another_member_is_none() {
+        let [home, gone] = [1, 2].map(|n| NodeId::from_bytes([n; 20]));
+        let copies = BTreeMap::from([(home, 7)]);
+        let shard = Shard { home, copies, founders: BTreeMap::new(), leadership: None };
+        let topology = Topology { shards: BTreeMap::from([(GroupId(1), shard)]), ..Topology::default() };
+        let led_by = |leader| {
+            let state = GroupState { leader, ..GroupState::default() };
+            living_leader(&state, &topology, GroupId(1))
+        };
+        assert_eq!(led_by(Some((7, home))), Some(home));
+        assert_eq!(led_by(Some((4, home))), None);
+        assert_eq!(led_by(Some((5, gone))), Some(gone), "it is to leave, and still leads");
+        assert_eq!(led_by(None), None);
     }
 
     #[test]

@@ -1,23 +1,43 @@
 //! Publishes the view this node routes by: the topology, what its own members see, who answers on the bus.
+//!
+//! To answer is not enough: a node that was restarted answers within milliseconds, but it has lost what the
+//! topology says it has until the cluster lets it in anew. So each node that answers is asked which life
+//! (incarnation) it is in, and counts as reachable only if it is the one the topology names.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use futures::future::join_all;
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio::time::sleep;
 
 use crate::bus::Bus;
 use crate::id::{GroupId, NodeId};
-use crate::topology::Topology;
+use crate::meta::message::{Hello, hello};
 use crate::topology::view::{Observed, View};
+use crate::topology::{Node, Topology};
+
+/// Between two questions to a node that is not in the life the topology names.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
+
+/// What this node found out itself.
+#[derive(Default)]
+struct Facts {
+    observed: BTreeMap<GroupId, Observed>,
+    /// Nodes that said who they are: their incarnation, and at which connection they were asked.
+    lives: BTreeMap<NodeId, (u64, u64)>,
+}
 
 /// The current view and those who change it.
 pub struct Outlook {
     bus: Bus,
     topology: watch::Receiver<Arc<Topology>>,
     /// Locked while a view is built, so that the newest facts make the last view.
-    observed: Mutex<BTreeMap<GroupId, Observed>>,
+    facts: Mutex<Facts>,
     view: Arc<ArcSwap<View>>,
     changes: watch::Sender<u64>,
 }
@@ -28,7 +48,7 @@ impl Outlook {
         let (me, observed, unreachable) = (bus.me(), BTreeMap::new(), BTreeSet::new());
         let view = View { me, topology: topology.borrow().clone(), observed, unreachable };
         let view = Arc::new(ArcSwap::from_pointee(view));
-        Outlook { bus, topology, observed: Mutex::default(), view, changes: watch::Sender::new(0) }
+        Outlook { bus, topology, facts: Mutex::default(), view, changes: watch::Sender::new(0) }
     }
 
     /// Where the current view is found.
@@ -43,13 +63,13 @@ impl Outlook {
 
     /// What this node's member of a group sees now; `None`: it has none any more.
     pub fn observe(&self, group: GroupId, seen: Option<Observed>) {
-        let mut observed = self.observed.lock();
+        let mut facts = self.facts.lock();
         let before = match seen {
-            Some(seen) => observed.insert(group, seen),
-            None => observed.remove(&group),
+            Some(seen) => facts.observed.insert(group, seen),
+            None => facts.observed.remove(&group),
         };
         if before != seen {
-            self.publish(&observed);
+            self.publish(&facts);
         }
     }
 
@@ -57,10 +77,11 @@ impl Outlook {
     pub async fn follow(&self) {
         let (mut topology, mut reachability) = (self.topology.clone(), self.bus.reachability());
         loop {
-            self.publish(&self.observed.lock());
+            self.publish(&self.facts.lock());
             let ended = tokio::select! {
                 changed = topology.changed() => changed.is_err(),
                 changed = reachability.changed() => changed.is_err(),
+                () = self.ask_strangers() => false,
             };
             if ended {
                 return;
@@ -68,16 +89,50 @@ impl Outlook {
         }
     }
 
-    fn publish(&self, observed: &BTreeMap<GroupId, Observed>) {
+    /// Asks the nodes that answer and are not known to be in the life the topology names; for ever, if there is
+    /// none.
+    async fn ask_strangers(&self) {
         let topology = self.topology.borrow().clone();
-        let silent = topology.nodes.keys().filter(|node| !self.bus.is_reachable(**node));
-        let unreachable: BTreeSet<NodeId> = silent.copied().collect();
+        let strangers: Vec<(SocketAddr, u64)> = topology
+            .nodes
+            .iter()
+            .filter(|(id, node)| self.bus.is_reachable(**id) && !self.is_met(&self.facts.lock(), **id, node))
+            .map(|(id, node)| (node.bus, self.bus.connections(*id)))
+            .collect();
+        if strangers.is_empty() {
+            return std::future::pending().await;
+        }
+        let ask = async |(addr, connection): &(SocketAddr, u64)| (hello(&self.bus, *addr).await, *connection);
+        let answers = join_all(strangers.iter().map(ask)).await;
+        self.learn(answers);
+        sleep(ASK_AGAIN).await;
+    }
+
+    fn learn(&self, answers: Vec<(Result<Hello, String>, u64)>) {
+        let mut facts = self.facts.lock();
+        for (answer, connection) in answers {
+            if let Ok(hello) = answer {
+                facts.lives.insert(hello.id, (hello.node.incarnation, connection));
+            }
+        }
+        self.publish(&facts);
+    }
+
+    fn is_met(&self, facts: &Facts, id: NodeId, node: &Node) -> bool {
+        let life = (node.incarnation, self.bus.connections(id));
+        id == self.bus.me() || (facts.lives.get(&id) == Some(&life) && self.bus.is_reachable(id))
+    }
+
+    fn publish(&self, facts: &Facts) {
+        let topology = self.topology.borrow().clone();
+        let strangers = topology.nodes.iter().filter(|(id, node)| !self.is_met(facts, **id, node));
+        let unreachable: BTreeSet<NodeId> = strangers.map(|(id, _)| *id).collect();
         let before = self.view.load_full();
         let same_topology = Arc::ptr_eq(&before.topology, &topology);
-        if same_topology && before.unreachable == unreachable && before.observed == *observed {
+        if same_topology && before.unreachable == unreachable && before.observed == facts.observed {
             return;
         }
-        let view = View { me: before.me, topology, observed: observed.clone(), unreachable };
+        let view = View { me: before.me, topology, observed: facts.observed.clone(), unreachable };
         tell(&before, &view);
         self.view.store(Arc::new(view));
         self.changes.send_modify(|changes| *changes += 1);
