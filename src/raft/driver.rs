@@ -129,9 +129,9 @@ impl Driver {
     fn tell(&self, published: &Published) {
         let (group, member) = (self.inside.options.group, self.inside.options.member);
         match published.leader {
-            Some(leader) if leader == member => tracing::info!(%group, term = published.term, "leading"),
-            Some(leader) => tracing::info!(%group, term = published.term, leader, "following"),
-            None => tracing::info!(%group, term = published.term, "without a leader"),
+            Some(leader) if leader == member => tracing::debug!(%group, term = published.term, "leading"),
+            Some(leader) => tracing::debug!(%group, term = published.term, leader, "following"),
+            None => tracing::debug!(%group, term = published.term, "without a leader"),
         }
     }
 
