@@ -18,18 +18,19 @@ use std::time::Duration;
 
 use slotcast_wire::redirect::{ClusterDown, Redirect};
 use slotcast_wire::reply::Reply;
-use slotcast_wire::request::{Limits, Parsed, ProtocolError, Request, RequestParser};
+use slotcast_wire::request::{Limits, ProtocolError, RequestParser};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tracing::debug;
 
 use crate::id::GroupId;
-use crate::server::dispatch::{Dispatch, Step};
+use crate::server::Server;
+use crate::server::batch::{Batch, Prepared};
+use crate::server::dispatch::{Dispatch, Step, holds_lease};
 use crate::server::outbox::Outbox;
 use crate::server::pending::{Deferred, Pending};
 use crate::server::piece::Gather;
-use crate::server::{SINGLE, Server};
 use crate::session::Session;
 
 /// Bytes read at once.
@@ -47,14 +48,14 @@ const KEEP_BYTES: usize = 1 << 20;
 struct Scratch {
     input: Box<[u8]>,
     output: Vec<u8>,
-    request: Request,
+    batch: Batch,
 }
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch {
         input: vec![0; READ_BYTES].into(),
         output: Vec::with_capacity(WRITE_BYTES),
-        request: Request::default(),
+        batch: Batch::default(),
     });
 }
 
@@ -175,8 +176,8 @@ impl Connection {
             self.input.extend_from_slice(&scratch.input[..count]);
             return Poll::Ready(Ok(self.serve_kept(scratch)));
         }
-        let (input, out, request) = (&scratch.input[..count], &mut scratch.output, &mut scratch.request);
-        let (consumed, halt) = self.serve(input, out, request);
+        let (input, out) = (&scratch.input[..count], &mut scratch.output);
+        let (consumed, halt) = self.serve(input, out, &mut scratch.batch);
         self.input.extend_from_slice(&input[consumed..]);
         Poll::Ready(Ok(halt))
     }
@@ -184,7 +185,7 @@ impl Connection {
     /// Executes what is whole of the kept input.
     fn serve_kept(&mut self, scratch: &mut Scratch) -> Halt {
         let mut input = std::mem::take(&mut self.input);
-        let (consumed, halt) = self.serve(&input, &mut scratch.output, &mut scratch.request);
+        let (consumed, halt) = self.serve(&input, &mut scratch.output, &mut scratch.batch);
         if consumed == input.len() {
             input = Vec::new();
         } else {
@@ -199,68 +200,48 @@ impl Connection {
     }
 
     /// Executes the whole requests of `buf`; returns how many bytes they took.
-    fn serve(&mut self, buf: &[u8], out: &mut Vec<u8>, request: &mut Request) -> (usize, Halt) {
-        let server = self.server.clone();
-        let view = server.context.view();
-        let single = view.is_none().then(|| server.shards.load().get(&SINGLE).cloned()).flatten();
-        let now = server.context.clock.now();
-        self.session.client.last_active.store(now, Relaxed);
+    fn serve(&mut self, buf: &[u8], out: &mut Vec<u8>, batch: &mut Batch) -> (usize, Halt) {
         let limits = self.limits();
-        let mut dispatch = Dispatch {
-            server: &server,
-            session: &mut self.session,
-            outbox: &self.outbox,
-            out,
-            view,
-            single,
-            now,
-            confirmed: self.confirmed.take(),
-            leased: None,
-        };
+        let Self { server, session, outbox, parser, confirmed, parked_until, .. } = self;
+        let server = server.clone();
+        let shards = server.shards.load();
+        let mut dispatch = Dispatch::new(&server, session, outbox, out, &shards, confirmed.take());
+        dispatch.session.client.last_active.store(dispatch.now, Relaxed);
         let (mut at, mut count) = (0, 0);
-        let halt = loop {
-            let rest = &buf[at..];
-            let consumed = match self.parser.parse(rest, &limits, request) {
-                Ok(Parsed::Request(consumed)) => consumed,
-                Ok(Parsed::Blank(consumed)) => {
-                    at += consumed;
-                    continue;
-                }
-                Ok(Parsed::Incomplete) => break Halt::Starved,
-                Err(error) => break refuse(&mut dispatch, error),
-            };
-            count += 1;
-            match dispatch.request(request.args(rest)) {
-                Step::Done => at += consumed,
-                Step::Close => {
-                    at += consumed;
-                    break Halt::Close;
-                }
-                Step::Propose(shard) => {
-                    let gather =
-                        Gather { dispatch: &mut dispatch, parser: &mut self.parser, limits: &limits };
-                    break Halt::Wait(gather.submit(&shard, rest, request, consumed));
-                }
-                step => {
-                    // A transaction has been taken out of the session, so its EXEC must not run again.
-                    let keep = matches!(step, Step::Park(_) | Step::Confirm(_) | Step::ProposeAll);
-                    at += if keep { 0 } else { consumed };
-                    break Halt::Wait(Pending::step(step, if keep { consumed } else { 0 }));
+        let halt = 'turn: loop {
+            let error = batch.parse(&buf[at..], parser, &limits);
+            batch.prefetch(&buf[at..], &dispatch);
+            for prepared in batch.requests() {
+                let rest = &buf[at..];
+                let consumed = prepared.consumed();
+                count += 1;
+                match dispatch.prepared(prepared, rest) {
+                    Step::Done => at += consumed,
+                    step => {
+                        // The parser has run ahead of what is executed: it begins anew behind it.
+                        *parser = RequestParser::default();
+                        let (taken, halt) = defer(&mut dispatch, step, rest, prepared, &limits);
+                        at += taken;
+                        break 'turn halt;
+                    }
                 }
             }
-            if dispatch.out.len() >= WRITE_BYTES {
-                break Halt::Full;
+            at += batch.blank();
+            if count > 0 {
+                *parked_until = None;
+            }
+            match error {
+                Some(error) => break refuse(&mut dispatch, error),
+                None if batch.is_last() => break Halt::Starved,
+                None if dispatch.out.len() >= WRITE_BYTES => break Halt::Full,
+                None => {}
             }
         };
-        let leased = dispatch.leased.take();
         server.context.metrics.commands_processed.add(count);
         // Checked after the reads: if the lease still holds, nobody else could have changed what they saw.
-        let current = leased.is_none_or(|shard| {
-            shard.proposer().is_some_and(|proposer| proposer.lease().is_valid(Instant::now()))
-        });
-        if !current {
-            debug!(client = self.session.client.id, "closed: the lease ran out during its reads");
-            out.clear();
+        if !dispatch.leased.iter().all(|shard| holds_lease(shard)) {
+            debug!(client = dispatch.session.client.id, "closed: the lease ran out during its reads");
+            dispatch.out.clear();
             return (at, Halt::Close);
         }
         (at, halt)
@@ -325,26 +306,36 @@ impl Connection {
 
     /// Runs `f` with a dispatcher that writes behind what is to be sent.
     pub(super) fn dispatching<R>(&mut self, f: impl FnOnce(&mut Dispatch<'_>) -> R) -> R {
-        let server = self.server.clone();
-        let view = server.context.view();
-        let single = view.is_none().then(|| server.shards.load().get(&SINGLE).cloned()).flatten();
-        f(&mut Dispatch {
-            server: &server,
-            session: &mut self.session,
-            outbox: &self.outbox,
-            out: &mut self.output,
-            view,
-            single,
-            now: server.context.clock.now(),
-            confirmed: self.confirmed.take(),
-            leased: None,
-        })
+        let Self { server, session, outbox, output, confirmed, .. } = self;
+        let shards = server.shards.load();
+        f(&mut Dispatch::new(server, session, outbox, output, &shards, confirmed.take()))
     }
 
     /// Answers one request with CLUSTERDOWN.
     pub(super) fn answer_down(&mut self) {
         let down = Redirect::ClusterDown(ClusterDown::Cluster).to_string();
         Reply::new(&mut self.output, self.session.proto).error(&down);
+    }
+}
+
+/// What follows from a request that was not finished at once: the bytes that are done with, and how the turn ends.
+fn defer(
+    dispatch: &mut Dispatch<'_>,
+    step: Step,
+    rest: &[u8],
+    prepared: &Prepared,
+    limits: &Limits,
+) -> (usize, Halt) {
+    let consumed = prepared.consumed();
+    match step {
+        Step::Done => (consumed, Halt::Full),
+        Step::Close => (consumed, Halt::Close),
+        Step::Propose(shard) => (0, Halt::Wait(Gather { dispatch, limits }.submit(&shard, rest, prepared))),
+        step @ (Step::Park(_) | Step::Confirm(_) | Step::ProposeAll) => {
+            (0, Halt::Wait(Pending::Step(step, consumed)))
+        }
+        // The request has had its effect on the session (EXEC has taken the transaction): it must not run again.
+        step => (consumed, Halt::Wait(Pending::Step(step, 0))),
     }
 }
 

@@ -4,11 +4,13 @@
 //! transaction, the session's own commands; then, for data, its slots, the route, and who executes it. What cannot
 //! be finished at once comes back as a [`Step`] for the connection to wait on. It doesn't know sockets.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use slotcast_wire::args::Args;
 use slotcast_wire::redirect::{ClusterDown, Redirect};
 use slotcast_wire::reply::Reply;
+use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use crate::command::error::CommandError;
@@ -16,12 +18,14 @@ use crate::command::needs::needs;
 use crate::command::spec::{Command, Flags};
 use crate::config::setting::EvictionPolicy;
 use crate::id::GroupId;
+use crate::keyspace::Keyspace;
 use crate::keyspace::effect::Change;
 use crate::keyspace::eviction::Policy;
 use crate::keyspace::locked::Needs;
-use crate::server::Server;
+use crate::server::batch::Prepared;
 use crate::server::outbox::Outbox;
 use crate::server::territory::Led;
+use crate::server::{SINGLE, Server};
 use crate::session::entry::Entry;
 use crate::session::table::resolve;
 use crate::session::transaction::Batch;
@@ -69,24 +73,54 @@ pub struct Dispatch<'a> {
     pub out: &'a mut Vec<u8>,
     /// The cluster as routed by; `None` in single-node mode.
     pub view: Option<Arc<View>>,
+    /// The shards with a copy here.
+    pub shards: &'a BTreeMap<GroupId, Arc<Shard>>,
     /// The only shard of single-node mode.
-    pub single: Option<Arc<Shard>>,
+    pub single: Option<&'a Arc<Shard>>,
     /// The turn's wall time.
     pub now: Millis,
+    /// Where the turn's random sequence stands.
+    pub seed: u64,
     /// Leadership of this shard was confirmed for this turn.
     pub confirmed: Option<GroupId>,
-    /// A shard was read under its lease in this turn; to be checked before the replies leave.
-    pub leased: Option<Arc<Shard>>,
+    /// Shards that were read under their lease in this turn: to be checked before the replies leave.
+    pub leased: SmallVec<[&'a Arc<Shard>; 2]>,
 }
 
-impl Dispatch<'_> {
-    /// One request.
+impl<'a> Dispatch<'a> {
+    /// A dispatcher for what now happens.
+    pub fn new(
+        server: &'a Server,
+        session: &'a mut Session,
+        outbox: &'a Arc<Outbox>,
+        out: &'a mut Vec<u8>,
+        shards: &'a BTreeMap<GroupId, Arc<Shard>>,
+        confirmed: Option<GroupId>,
+    ) -> Self {
+        let view = server.context.view();
+        let single = if view.is_none() { shards.get(&SINGLE) } else { None };
+        let seed = single.map_or(0, |shard| shard.stamp.seed());
+        let now = server.context.clock.now();
+        let leased = SmallVec::new();
+        Self { server, session, outbox, out, view, shards, single, now, seed, confirmed, leased }
+    }
+
+    /// One parsed request; `buf` begins where the previous one ended.
     #[inline]
-    pub fn request(&mut self, args: Args<'_>) -> Step {
+    pub fn prepared(&mut self, prepared: &Prepared, buf: &[u8]) -> Step {
+        match prepared.entry {
+            Some(entry) if entry.session.is_none() && self.session.is_plain() => {
+                self.data(entry.command, prepared.args(buf), prepared.slot)
+            }
+            _ => self.request(prepared.args(buf)),
+        }
+    }
+
+    /// One request that needs a closer look.
+    fn request(&mut self, args: Args<'_>) -> Step {
         let mark = self.out.len();
         self.session.replies = self.session.replies.at_next_request();
         let step = match resolve(args) {
-            Ok(entry) if entry.session.is_none() && self.session.is_plain() => self.data(entry.command, args),
             Ok(entry) => self.guarded(entry, args),
             Err(error) => {
                 self.spoil();
@@ -110,7 +144,7 @@ impl Dispatch<'_> {
         }
         let step = match entry.session {
             Some(_) => self.session_command(entry, args),
-            None => self.data(entry.command, args),
+            None => self.data(entry.command, args, None),
         };
         self.session.asking &= entry.name == "asking";
         step
@@ -142,7 +176,7 @@ impl Dispatch<'_> {
             return self.error(&CommandError::text("ERR Command not allowed inside a transaction"));
         }
         if entry.session.is_none() {
-            match self.target(entry.command, args) {
+            match self.target(entry.command, args, None) {
                 Ok(_) => {}
                 Err(Step::Park(slot)) => return Step::Park(slot),
                 Err(step) => {
@@ -166,37 +200,53 @@ impl Dispatch<'_> {
 
     /// A data command: to its shard.
     #[inline]
-    fn data(&mut self, command: &'static Command, args: Args<'_>) -> Step {
-        let (shard, needs) = match self.target(command, args) {
+    fn data(&mut self, command: &'static Command, args: Args<'_>, slot: Option<u16>) -> Step {
+        let (shard, needs) = match self.target(command, args, slot) {
             Ok(target) => target,
             Err(step) => return step,
         };
         let Some(shard) = shard else { return self.everywhere(command, args, &needs) };
         if !command.is_write() {
-            return self.read(&shard, command, args, &needs);
+            return self.read(shard, command, args, &needs);
         }
         if command.flags.has(Flags::DENYOOM)
-            && let Err(error) = self.make_room(&shard)
+            && let Err(error) = self.make_room(shard)
         {
             return self.error(&error);
         }
         if self.view.is_some() {
-            return Step::Propose(shard);
+            return Step::Propose(shard.clone());
         }
-        let occasion = self.occasion(&shard);
+        let occasion = self.occasion(shard);
         shard.write((command, args), &needs, occasion, &mut Reply::new(self.out, self.session.proto));
         Step::Done
     }
 
-    /// Where a data command belongs: its shard (none: it walks all this node leads) and the slots it needs there.
+    /// The keyspace that holds a slot here, whether or not this node leads it.
     #[inline]
-    pub fn target(&mut self, command: &Command, args: Args<'_>) -> Result<(Option<Arc<Shard>>, Needs), Step> {
-        let Ok(needs) = needs(command, args) else {
+    pub fn keyspace_of(&self, slot: u16) -> Option<&'a Keyspace> {
+        let shard = match &self.view {
+            None => self.single,
+            Some(view) => self.shards.get(&view.topology.slots.owner(slot)?),
+        };
+        shard.map(|shard| &*shard.keyspace)
+    }
+
+    /// Where a data command belongs: its shard (none: it walks all this node leads) and the slots it needs there.
+    /// `slot`: that of its only key, if it is known already.
+    #[inline]
+    pub fn target(
+        &mut self,
+        command: &Command,
+        args: Args<'_>,
+        slot: Option<u16>,
+    ) -> Result<(Option<&'a Arc<Shard>>, Needs), Step> {
+        let Ok(needs) = slot.map_or_else(|| needs(command, args), |slot| Ok(Needs::Slot(slot))) else {
             let error = CommandError::text("ERR Invalid command specified");
             return Err(self.error(&error));
         };
-        if let Some(single) = &self.single {
-            return Ok((Some(single.clone()), needs));
+        if let Some(single) = self.single {
+            return Ok((Some(single), needs));
         }
         match &needs {
             Needs::Slot(slot) => {
@@ -209,31 +259,26 @@ impl Dispatch<'_> {
     }
 
     /// The shard that serves a slot here, or what to answer.
-    pub fn shard_of(&mut self, slot: u16, readonly: bool) -> Result<Arc<Shard>, Step> {
-        let Some(view) = &self.view else { return self.single.clone().ok_or(Step::Park(slot)) };
+    pub fn shard_of(&mut self, slot: u16, readonly: bool) -> Result<&'a Arc<Shard>, Step> {
+        let Some(view) = &self.view else { return self.single.ok_or(Step::Park(slot)) };
+        let shards = self.shards;
         match route(view, slot, readonly) {
-            Route::Lead(group) => {
-                let shard = self.server.shards.load().get(&group).cloned().ok_or(Step::Park(slot))?;
-                self.lease_of(shard)
-            }
-            Route::Follow(group) => self.server.shards.load().get(&group).cloned().ok_or(Step::Park(slot)),
+            Route::Lead(group) => self.under_lease(shards.get(&group).ok_or(Step::Park(slot))?),
+            Route::Follow(group) => shards.get(&group).ok_or(Step::Park(slot)),
             Route::Redirect(redirect) => Err(self.redirect(&redirect)),
             Route::Park => Err(Step::Park(slot)),
         }
     }
 
-    /// A shard that may be read now: under its lease, or after the leadership was confirmed.
-    fn lease_of(&mut self, shard: Arc<Shard>) -> Result<Arc<Shard>, Step> {
-        if self.confirmed == Some(shard.id)
-            || self.leased.as_ref().is_some_and(|leased| leased.id == shard.id)
-        {
+    /// A shard that may be served now: under its lease, or after the leadership was confirmed.
+    fn under_lease(&mut self, shard: &'a Arc<Shard>) -> Result<&'a Arc<Shard>, Step> {
+        if self.confirmed == Some(shard.id) || self.leased.iter().any(|leased| leased.id == shard.id) {
             return Ok(shard);
         }
-        let valid = shard.proposer().is_some_and(|proposer| proposer.lease().is_valid(Instant::now()));
-        if !valid {
-            return Err(Step::Confirm(shard));
+        if !holds_lease(shard) {
+            return Err(Step::Confirm(shard.clone()));
         }
-        self.leased = Some(shard.clone());
+        self.leased.push(shard);
         Ok(shard)
     }
 
@@ -249,12 +294,14 @@ impl Dispatch<'_> {
         if command.is_write() {
             return Step::ProposeAll;
         }
-        let (Some(view), shards) = (&self.view, self.server.shards.load()) else { return Step::Done };
+        let (Some(view), shards) = (&self.view, self.shards) else { return Step::Done };
         let Some(any) = shards.values().next() else {
             return self.redirect(&Redirect::ClusterDown(ClusterDown::Cluster));
         };
-        let led = Led::new(view, &shards);
+        let view = view.clone();
+        let view = &view;
         let occasion = self.occasion(any);
+        let led = Led::new(view, shards);
         let mut reply = Reply::new(self.out, self.session.proto);
         any.read_over(&led, (command, args), needs, occasion, &mut reply);
         Step::Done
@@ -307,16 +354,17 @@ impl Dispatch<'_> {
     }
 
     fn make_room_somewhere(&mut self) -> Result<(), CommandError> {
-        let shard = self.single.clone().or_else(|| self.server.shards.load().values().next().cloned());
-        shard.map_or(Ok(()), |shard| self.make_room(&shard))
+        let shard = self.single.or_else(|| self.shards.values().next());
+        shard.map_or(Ok(()), |shard| self.make_room(shard))
     }
 
     /// When and for whom a request executes here.
     #[inline]
-    pub fn occasion(&self, shard: &Shard) -> Occasion {
+    pub fn occasion(&mut self, shard: &Shard) -> Occasion {
+        self.seed = self.seed.wrapping_add(1);
         Occasion {
             now: shard.stamp.not_before(self.now),
-            seed: shard.stamp.seed(),
+            seed: self.seed,
             author: Some(self.session.client.id),
             tracking: self.session.tracking.on,
         }
@@ -348,6 +396,11 @@ impl Dispatch<'_> {
         self.reply().error(&text);
         Step::Done
     }
+}
+
+/// Whether what is read from the shard up to now is current.
+pub fn holds_lease(shard: &Shard) -> bool {
+    shard.proposer().is_some_and(|proposer| proposer.lease().is_valid(Instant::now()))
 }
 
 fn policy(configured: EvictionPolicy) -> Policy {

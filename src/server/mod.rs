@@ -5,6 +5,7 @@
 //! for the log, for a leader, or for a socket. This floor is the only one that knows sockets, and the place where
 //! sessions, shards and tracking meet.
 
+pub mod batch;
 pub mod connection;
 pub mod dispatch;
 pub mod invalidation;

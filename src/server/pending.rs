@@ -36,10 +36,3 @@ pub enum Deferred {
     /// Close the connection.
     Close,
 }
-
-impl Pending {
-    /// A step that could not be finished at once.
-    pub fn step(step: Step, consumed: usize) -> Self {
-        Pending::Step(step, consumed)
-    }
-}

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use crate::command::needs::needs;
 use crate::command::spec::Flags;
 use crate::keyspace::locked::Needs;
+use crate::server::batch::Prepared;
 use crate::server::dispatch::Dispatch;
 use crate::server::pending::Pending;
 use crate::session::table::resolve;
@@ -29,22 +30,22 @@ const MAX_BYTES: usize = 128 << 10;
 pub struct Gather<'a, 'd> {
     /// The turn's dispatcher.
     pub dispatch: &'a mut Dispatch<'d>,
-    /// The connection's parser.
-    pub parser: &'a mut RequestParser,
     /// The connection's limits.
     pub limits: &'a Limits,
 }
 
 impl Gather<'_, '_> {
-    /// Submits the piece that begins with `request`, the first in `buf`.
-    pub fn submit(self, shard: &Arc<Shard>, buf: &[u8], request: &mut Request, consumed: usize) -> Pending {
+    /// Submits the piece that begins with `first`, at the start of `buf`.
+    pub fn submit(self, shard: &Arc<Shard>, buf: &[u8], first: &Prepared) -> Pending {
         let (mut steps, mut units) = (Vec::new(), Vec::new());
-        let mut end = consumed;
+        let mut request = Request::default();
+        let mut end = first.consumed();
         steps.push(Step::Logged);
-        put_request(request.encoded(buf), &mut units);
+        put_request(first.encoded(buf), &mut units);
         while steps.len() < MAX_STEPS && units.len() < MAX_BYTES && self.dispatch.session.is_plain() {
             let rest = &buf[end..];
-            let Ok(Parsed::Request(consumed)) = self.parser.parse(rest, self.limits, request) else { break };
+            let parsed = RequestParser::default().parse(rest, self.limits, &mut request);
+            let Ok(Parsed::Request(consumed)) = parsed else { break };
             match self.step(shard, request.args(rest)) {
                 Some(Step::Logged) => {
                     put_request(request.encoded(rest), &mut units);

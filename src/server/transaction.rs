@@ -27,7 +27,7 @@ pub enum Plan {
     Propose(Arc<Shard>, Vec<u8>),
 }
 
-impl Dispatch<'_> {
+impl<'a> Dispatch<'a> {
     /// Executes a transaction, or says what it takes.
     pub fn transaction(&mut self, batch: &Batch) -> Plan {
         let data: Vec<Resolved<'_>> = entries(batch)
@@ -49,11 +49,11 @@ impl Dispatch<'_> {
             let requests = entries(batch).zip(&batch.requests).filter(|(entry, _)| entry.session.is_none());
             let requests: Vec<&[u8]> = requests.map(|(_, args)| args.encoded()).collect();
             put_transaction(&batch.watched, requests.into_iter(), &mut units);
-            return Plan::Propose(shard, units);
+            return Plan::Propose(shard.clone(), units);
         }
         let watched: Vec<_> = batch.watched.iter().map(|(key, stamp)| (&**key, *stamp)).collect();
         let mut bytes = Vec::new();
-        let occasion = self.occasion(&shard);
+        let occasion = self.occasion(shard);
         let mut reply = Reply::new(&mut bytes, self.session.proto);
         let ends = shard.transaction(&watched, &data, occasion, &mut reply);
         self.put_together(batch, &bytes, ends.as_deref());
@@ -61,8 +61,8 @@ impl Dispatch<'_> {
     }
 
     /// The one shard of all keys; none if there are no data requests.
-    fn shard_of_all(&mut self, batch: &Batch, data: &[Resolved<'_>]) -> Result<Option<Arc<Shard>>, Step> {
-        let mut shard: Option<Arc<Shard>> = None;
+    fn shard_of_all(&mut self, batch: &Batch, data: &[Resolved<'_>]) -> Result<Option<&'a Arc<Shard>>, Step> {
+        let mut shard: Option<&'a Arc<Shard>> = None;
         let mut slot = None;
         for (key, _) in &batch.watched {
             let of_key = slot_of(key);
@@ -70,12 +70,12 @@ impl Dispatch<'_> {
             self.same(&mut slot, of_key)?;
         }
         for (command, args) in data {
-            let (target, needs) = self.target(command, *args)?;
+            let (target, needs) = self.target(command, *args, None)?;
             if let (Some(_), crate::keyspace::locked::Needs::Slot(of_key)) = (&target, needs) {
                 self.same(&mut slot, of_key)?;
             }
             // A command without keys walks the shard of the others, or any.
-            shard = target.or(shard).or_else(|| self.server.shards.load().values().next().cloned());
+            shard = target.or(shard).or_else(|| self.shards.values().next());
         }
         Ok(shard)
     }
