@@ -117,6 +117,7 @@ impl Locked<'_> {
         let before = slot.table_memory();
         let record = slot.remove(hash, key, |key| keyspace.hash(key))?;
         let table = slot.table_memory() as i64 - before as i64;
+        keyspace.follow(slot_number, slot, table);
         let deadline = record.expires_at();
         keyspace.totals.add(Usage {
             keys: -1,
@@ -253,6 +254,7 @@ impl Locked<'_> {
         let before = slot.table_memory() as i64;
         let replaced = slot.insert(hash, record, |key| keyspace.hash(key));
         let table = slot.table_memory() as i64 - before;
+        keyspace.follow(at, slot, table);
         let old = replaced.as_ref().map_or(Usage::default(), |old| Usage {
             keys: 1,
             bytes: old.memory() as i64,

@@ -14,6 +14,7 @@ pub mod effect;
 pub mod eviction;
 pub mod expiry;
 pub mod hash;
+pub mod hint;
 pub mod locked;
 pub mod record;
 pub mod slot;
@@ -28,13 +29,22 @@ use std::hash::BuildHasher;
 use parking_lot::{Mutex, MutexGuard};
 use slotcast_wire::slot::SLOTS;
 
+use crate::keyspace::hint::Hint;
 use crate::keyspace::record::Record;
 use crate::keyspace::slot::Slot;
 use crate::keyspace::totals::{Totals, Usage};
 
+/// A slot's lock and what may be known of it without; one cache line.
+#[derive(Default)]
+#[repr(align(64))]
+struct Guarded {
+    slot: Mutex<Slot>,
+    hint: Hint,
+}
+
 /// The keys of one shard on one node.
 pub struct Keyspace {
-    slots: Box<[Mutex<Slot>]>,
+    slots: Box<[Guarded]>,
     hasher: foldhash::fast::RandomState,
     pub(crate) totals: Totals,
 }
@@ -50,7 +60,7 @@ impl Keyspace {
     /// agree on depends on it.
     pub fn new() -> Self {
         Self {
-            slots: (0..SLOTS).map(|_| Mutex::new(Slot::default())).collect(),
+            slots: (0..SLOTS).map(|_| Guarded::default()).collect(),
             hasher: foldhash::fast::RandomState::default(),
             totals: Totals::default(),
         }
@@ -69,30 +79,49 @@ impl Keyspace {
     /// Puts a record of a snapshot into its slot as it is, version included.
     pub(crate) fn restore(&self, slot: u16, record: Record) {
         let (bytes, volatile) = (record.memory() as i64, record.expires_at().is_some() as i64);
-        let mut slot = self.lock(slot);
+        let number = slot;
+        let mut slot = self.lock(number);
         let before = slot.table_memory() as i64;
         slot.insert(self.hash(record.key()), record, |key| self.hash(key));
-        self.totals.add(Usage { keys: 1, bytes: bytes + slot.table_memory() as i64 - before, volatile });
+        let table = slot.table_memory() as i64 - before;
+        self.follow(number, &slot, table);
+        self.totals.add(Usage { keys: 1, bytes: bytes + table, volatile });
+    }
+
+    /// Keeps the hint beside a slot right when its table's memory has changed by `table`.
+    #[inline]
+    pub(crate) fn follow(&self, number: u16, slot: &Slot, table: i64) {
+        if table != 0 {
+            self.slots[number as usize % SLOTS].hint.follow(slot);
+        }
     }
 
     pub(crate) fn lock(&self, slot: u16) -> MutexGuard<'_, Slot> {
-        self.slots[slot as usize % SLOTS].lock()
+        self.slots[slot as usize % SLOTS].slot.lock()
     }
 
     pub(crate) fn hash(&self, key: &[u8]) -> u64 {
         self.hasher.hash_one(key)
     }
 
-    /// Starts fetching a slot's lock and table header into the cache (see `record::prefetch`).
+    /// First of three steps of a prefetch, to be done for a batch of keys each: the slot.
+    #[inline]
     pub fn prefetch_slot(&self, slot: u16) {
         crate::keyspace::record::prefetch(&raw const self.slots[slot as usize % SLOTS] as *const u8);
     }
 
-    /// Starts fetching the record a key most likely has; [`Keyspace::prefetch_slot`] should have run some requests
-    /// earlier, so that this does not wait for the table itself.
-    pub fn prefetch_record(&self, slot: u16, key: &[u8]) {
+    /// Second: the place in the slot's table. Returns the key's hash.
+    #[inline]
+    pub fn prefetch_bucket(&self, slot: u16, key: &[u8]) -> u64 {
         let hash = self.hash(key);
-        if let Some(guard) = self.slots[slot as usize % SLOTS].try_lock() {
+        self.slots[slot as usize % SLOTS].hint.prefetch(hash);
+        hash
+    }
+
+    /// Third: the record.
+    #[inline]
+    pub fn prefetch_record(&self, slot: u16, hash: u64) {
+        if let Some(guard) = self.slots[slot as usize % SLOTS].slot.try_lock() {
             guard.prefetch(hash);
         }
     }

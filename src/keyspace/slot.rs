@@ -114,6 +114,18 @@ impl Slot {
         self.table.allocation_size()
     }
 
+    /// Number of buckets of the table.
+    pub fn buckets(&self) -> usize {
+        self.table.num_buckets()
+    }
+
+    /// The index and the address of the first bucket in use.
+    pub fn first_bucket(&self) -> Option<(usize, usize)> {
+        let first = (0..self.table.num_buckets())
+            .find_map(|bucket| Some((bucket, self.table.get_bucket(bucket)?)))?;
+        Some((first.0, std::ptr::from_ref(first.1).addr()))
+    }
+
     /// Starts fetching the record that a hash most likely leads to.
     pub fn prefetch(&self, hash: u64) {
         if let Some(record) = self.table.find(hash, |_| true) {

@@ -10,7 +10,6 @@ use rand::RngCore;
 use tokio::runtime::Builder;
 use tokio::sync::mpsc::{self, Receiver, Sender, channel};
 use tokio::sync::{oneshot, watch};
-use tokio::task::LocalSet;
 use tracing::debug;
 
 use crate::bus::transport::Tcp;
@@ -38,7 +37,7 @@ impl IoThreads {
             let server = server.clone();
             let runtime = Builder::new_current_thread().enable_all().build()?;
             std::thread::Builder::new().name(format!("io-{n}")).spawn(move || {
-                LocalSet::new().block_on(&runtime, own(accepted, server));
+                runtime.block_on(own(accepted, server));
             })?;
             senders.push(sender);
         }

@@ -112,15 +112,23 @@ impl Batch {
                 keyspace.prefetch_slot(slot);
             }
         }
+        let mut hashes = [0; MAX_BATCH];
         let mut at = 0;
-        for prepared in self.requests() {
+        for (prepared, hash) in self.requests().iter().zip(&mut hashes) {
             let key = prepared.entry.and_then(|entry| only_key(entry.command));
             if let (Some(slot), Some(key)) = (prepared.slot, key)
                 && let Some(keyspace) = dispatch.keyspace_of(slot)
             {
-                keyspace.prefetch_record(slot, prepared.args(&buf[at..]).at(key));
+                *hash = keyspace.prefetch_bucket(slot, prepared.args(&buf[at..]).at(key));
             }
             at += prepared.consumed();
+        }
+        for (prepared, hash) in self.requests().iter().zip(hashes) {
+            if let Some(slot) = prepared.slot
+                && let Some(keyspace) = dispatch.keyspace_of(slot)
+            {
+                keyspace.prefetch_record(slot, hash);
+            }
         }
     }
 

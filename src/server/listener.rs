@@ -79,6 +79,6 @@ pub fn serve(stream: std::net::TcpStream, server: &Arc<Server>) -> io::Result<()
     let (addr, local_addr) = (stream.peer_addr()?, stream.local_addr()?);
     let client = server.context.clients.register(addr, local_addr, server.context.clock.now());
     let session = Session::new(client, live.requirepass.is_empty());
-    tokio::task::spawn_local(Connection::new(server.clone(), stream, session).run());
+    tokio::spawn(Connection::new(server.clone(), stream, session).run());
     Ok(())
 }

@@ -1,0 +1,38 @@
+//! Where a slot's table lies, for prefetching without the slot's lock.
+//!
+//! A lookup waits for memory three times: for the slot, for the table's bucket, for the record. A batch of lookups
+//! can wait for all of them at once, but not behind locks, since taking one lets no load pass. So beside each slot
+//! stand two plain numbers: the address of its table's control bytes and the number of its buckets. They are only
+//! ever given to the processor as something to fetch: a stale or wrong one costs a little time and nothing else,
+//! so they follow hashbrown's layout (control byte `i` at `control + i`, bucket `i` ending at
+//! `control - i * size`) without depending on it.
+
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use crate::keyspace::record::{Record, prefetch};
+use crate::keyspace::slot::Slot;
+
+/// See the module's documentation.
+#[derive(Default)]
+pub struct Hint {
+    control: AtomicUsize,
+    buckets: AtomicUsize,
+}
+
+impl Hint {
+    /// Follows the slot's table. To be called when it has been resized.
+    pub fn follow(&self, slot: &Slot) {
+        let (first, address) = slot.first_bucket().unwrap_or((0, 0));
+        self.control.store(address + (first + 1) * size_of::<Record>(), Relaxed);
+        self.buckets.store(slot.buckets(), Relaxed);
+    }
+
+    /// Starts fetching what a lookup of `hash` looks at first.
+    #[inline]
+    pub fn prefetch(&self, hash: u64) {
+        let (control, buckets) = (self.control.load(Relaxed), self.buckets.load(Relaxed));
+        let position = hash as usize & buckets.wrapping_sub(1);
+        prefetch(control.wrapping_add(position) as *const u8);
+        prefetch(control.wrapping_sub((position + 1) * size_of::<Record>()) as *const u8);
+    }
+}
