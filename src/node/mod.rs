@@ -6,9 +6,9 @@
 
 pub mod cluster;
 pub mod hosted;
+pub mod housekeeping;
 pub mod threads;
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use crate::config::Config;
-use crate::id::{GroupId, NodeId};
+use crate::id::NodeId;
 use crate::metrics::Metrics;
 use crate::node::hosted::Hosted;
 use crate::node::threads::{ClusterThread, IoThreads};
@@ -27,7 +27,6 @@ use crate::server::invalidation::Invalidation;
 use crate::server::{SINGLE, Server, listener};
 use crate::session::clients::Clients;
 use crate::session::context::Context;
-use crate::shard::upkeep::Upkeep;
 use crate::time::Clock;
 
 /// Runs a node until a signal or SHUTDOWN. An error is a failure to start, in words for the operator.
@@ -64,7 +63,7 @@ impl Node {
             tokio::spawn(listener::accept(listener, server.clone(), threads.senders()));
         }
         info!(port = config.startup.port, "ready to accept connections");
-        tokio::spawn(upkeep(server.clone()));
+        tokio::spawn(housekeeping::keep(server.clone()));
         let node = Node { server, cluster };
         node.until_stopped().await?;
         if let Some(cluster) = &node.cluster {
@@ -127,18 +126,5 @@ fn server(
         invalidation,
         routes: cluster.map(|cluster| cluster.changed.clone()),
         shutdown: Notify::new(),
-    }
-}
-
-/// The node's housekeeping, `hz` times a second.
-async fn upkeep(server: Arc<Server>) {
-    let mut walks: BTreeMap<GroupId, Upkeep> = BTreeMap::new();
-    loop {
-        tokio::time::sleep(server.context.config.live().upkeep_interval()).await;
-        let shards = server.shards.load_full();
-        walks.retain(|group, _| shards.contains_key(group));
-        for (group, shard) in shards.iter().filter(|(group, _)| server.context.leads(**group)) {
-            walks.entry(*group).or_default().step(shard, shard.proposer().as_ref());
-        }
     }
 }

@@ -5,8 +5,8 @@
 //! from its thread's scratch buffers, and only a rest (half a request, a full socket) is kept. What a request has to
 //! wait for is a [`Pending`]; the requests behind it wait in the input.
 //!
-//! A client that does not read its replies is not served either: beyond [`MAX_BACKLOG`] nothing more of it is
-//! executed, and after [`STALL_LIMIT`] it is closed.
+//! A client that does not read its replies is not served either: while its socket takes nothing, nothing more of it
+//! is executed; after [`STALL_LIMIT`], or beyond `client-output-buffer-limit`, it is closed.
 
 use std::cell::RefCell;
 use std::io;
@@ -37,8 +37,6 @@ use crate::session::Session;
 const READ_BYTES: usize = 64 << 10;
 /// Reply bytes after which a turn writes before it executes more.
 const WRITE_BYTES: usize = 256 << 10;
-/// Unsent bytes beyond which nothing more of the client is executed.
-pub const MAX_BACKLOG: usize = 1 << 20;
 /// A client that takes none of its unsent replies for so long is closed.
 pub const STALL_LIMIT: Duration = Duration::from_secs(60);
 /// A scratch buffer that has grown beyond this is given back.
@@ -270,6 +268,11 @@ impl Connection {
             }
         }
         self.output.extend_from_slice(&out[sent..]);
+        let limit = self.server.context.config.live().client_output_buffer_limit.normal.hard;
+        if limit > 0 && (self.output.len() - self.sent) as u64 > limit {
+            self.server.context.metrics.output_limit_disconnections.add(1);
+            return Err(io::Error::other("its replies exceed client-output-buffer-limit"));
+        }
         self.server.context.metrics.output_bytes.add(out.len() as u64);
         scratch.output.clear();
         if scratch.output.capacity() > KEEP_BYTES {
@@ -280,14 +283,27 @@ impl Connection {
 
     /// Sends what is left of earlier turns.
     fn poll_flush(&mut self, task: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
+        if self.output.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        let client = &self.session.client;
         while self.sent < self.output.len() {
-            let written = ready!(Pin::new(&mut self.stream).poll_write(task, &self.output[self.sent..]))?;
-            self.sent += written;
+            match Pin::new(&mut self.stream).poll_write(task, &self.output[self.sent..]) {
+                Poll::Ready(written) => {
+                    self.sent += written?;
+                    client.stalled_since.store(0, Relaxed);
+                }
+                Poll::Pending => {
+                    client.unsent.store((self.output.len() - self.sent) as u64, Relaxed);
+                    let now = self.server.context.clock.now();
+                    let _ = client.stalled_since.compare_exchange(0, now, Relaxed, Relaxed);
+                    return Poll::Pending;
+                }
+            }
         }
-        if !self.output.is_empty() {
-            self.output = Vec::new();
-            self.sent = 0;
-        }
+        client.unsent.store(0, Relaxed);
+        self.output = Vec::new();
+        self.sent = 0;
         Poll::Ready(Ok(()))
     }
 

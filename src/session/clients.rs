@@ -22,6 +22,10 @@ pub struct Client {
     pub since: Millis,
     /// When it last sent a request (Unix ms).
     pub last_active: AtomicU64,
+    /// Reply bytes its socket has not taken.
+    pub unsent: AtomicU64,
+    /// Since when its socket takes none of them (Unix ms); 0: it does.
+    pub stalled_since: AtomicU64,
     /// The fields CLIENT LIST shows that change now and then.
     pub profile: Mutex<Profile>,
     killed: AtomicBool,
@@ -80,6 +84,40 @@ impl Client {
     }
 }
 
+/// How much patience connections are met with.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// A client that takes none of its replies for so long is closed (ms).
+    pub stall: Millis,
+    /// One with more unsent bytes than `soft` that stalls for `soft_time` too (0: no such limit).
+    pub soft: u64,
+    /// See above.
+    pub soft_time: Millis,
+    /// One that has asked nothing for so long (0: never) (`timeout`).
+    pub idle: Millis,
+}
+
+impl Client {
+    /// Why it should be closed, if it should.
+    pub fn exhausts(&self, patience: Patience, now: Millis) -> Option<&'static str> {
+        let stalled = match self.stalled_since.load(Ordering::Relaxed) {
+            0 => 0,
+            since => now.saturating_sub(since),
+        };
+        let idle = now.saturating_sub(self.last_active.load(Ordering::Relaxed));
+        let unsent = self.unsent.load(Ordering::Relaxed);
+        if stalled >= patience.stall {
+            return Some("it does not read its replies");
+        }
+        if patience.soft > 0 && unsent > patience.soft && stalled >= patience.soft_time {
+            return Some("its replies exceed the soft client-output-buffer-limit");
+        }
+        let listens = self.profile.lock().tracking;
+        (patience.idle > 0 && idle >= patience.idle && !listens)
+            .then_some("it is idle for longer than timeout")
+    }
+}
+
 /// All connections of a node.
 #[derive(Default)]
 pub struct Clients {
@@ -97,6 +135,8 @@ impl Clients {
             local_addr,
             since: now,
             last_active: AtomicU64::new(now),
+            unsent: AtomicU64::new(0),
+            stalled_since: AtomicU64::new(0),
             profile: Mutex::new(Profile { resp: 2, multi: -1, ..Profile::default() }),
             killed: AtomicBool::new(false),
             waker: AtomicWaker::new(),
@@ -123,5 +163,27 @@ impl Clients {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patience_ends_for_stalled_and_idle_clients_only() {
+        let nowhere = ([127, 0, 0, 1], 0).into();
+        let client = Clients::default().register(nowhere, nowhere, 1_000);
+        let patience = Patience { stall: 500, soft: 10, soft_time: 100, idle: 10_000 };
+        assert_eq!(client.exhausts(patience, 5_000), None);
+        client.stalled_since.store(4_900, Ordering::Relaxed);
+        assert_eq!(client.exhausts(patience, 5_000), None);
+        client.unsent.store(11, Ordering::Relaxed);
+        assert!(client.exhausts(patience, 5_000).is_some_and(|why| why.contains("soft")));
+        client.unsent.store(1, Ordering::Relaxed);
+        assert!(client.exhausts(patience, 5_400).is_some_and(|why| why.contains("read")));
+        client.stalled_since.store(0, Ordering::Relaxed);
+        assert!(client.exhausts(patience, 11_000).is_some_and(|why| why.contains("idle")));
+        assert_eq!(client.exhausts(Patience { idle: 0, ..patience }, 11_000), None);
     }
 }
