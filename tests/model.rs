@@ -1,8 +1,8 @@
 //! Random sequences of data commands, with time passing in between, against a model so simple that one sees it is right: a
-//! `BTreeMap` from key to value and deadline. After each sequence keyspace and model hold the same, the totals count what
-//! is there, and a flush gives every byte back.
+//! `BTreeMap` from key to value and deadline. After each sequence keyspace and model hold the same, a replica (restored from
+//! a snapshot on the way) too, the totals count what is there, and a flush gives every byte back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use slotcast::command::execute::execute;
@@ -11,7 +11,7 @@ use slotcast::keyspace::Keyspace;
 use slotcast::keyspace::effect::Effect;
 use slotcast::keyspace::expiry::lapsed;
 use slotcast::keyspace::locked::{Locked, Needs};
-use slotcast::keyspace::snapshot::digest;
+use slotcast::keyspace::snapshot::{digest, read_slots, write_slot};
 use slotcast::session::table::resolve;
 use slotcast_wire::args::OwnedArgs;
 use slotcast_wire::frame::{Frame, FrameDecoder};
@@ -45,6 +45,8 @@ enum Step {
     Wait(u64),
     /// Removes what is past its deadline, as the leader does from time to time.
     Sweep,
+    /// The replica is replaced by one that begins with a snapshot of the server.
+    Snapshot,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -187,7 +189,7 @@ impl Model {
                 });
             }
             Step::Wait(millis) => self.now += millis,
-            Step::Sweep => {}
+            Step::Sweep | Step::Snapshot => {}
         }
         self.drop_lapsed();
         Ok(Answer::Ok)
@@ -229,7 +231,7 @@ fn request(step: &Step) -> Option<Vec<String>> {
         Step::HashSet(key, field, value) => vec![&"HSET", key, field, value],
         Step::HashDelete(key, field) => vec![&"HDEL", key, field],
         Step::HashIncrement(key, field, by) => vec![&"HINCRBY", key, field, by],
-        Step::Wait(_) | Step::Sweep => return None,
+        Step::Wait(_) | Step::Sweep | Step::Snapshot => return None,
     };
     Some(words.into_iter().map(|word| word.to_string()).collect())
 }
@@ -242,6 +244,14 @@ struct Server {
 impl Server {
     fn new() -> Self {
         Server { keyspace: Keyspace::new(), now: 0 }
+    }
+
+    fn snapshot(&self) -> Self {
+        let mut bytes = Vec::new();
+        slots().for_each(|slot| write_slot(&self.keyspace, slot, &mut bytes));
+        let keyspace = Keyspace::new();
+        read_slots(&keyspace, &bytes).expect("a snapshot");
+        Server { keyspace, now: self.now }
     }
 
     fn ask(&self, words: &[String]) -> (Frame, Vec<Effect>) {
@@ -265,6 +275,7 @@ impl Server {
                     assert!(Locked::new(&self.keyspace, &needs, self.now, 0, || true).expire(&key));
                 }
             }
+            Step::Snapshot => {}
             _ => {
                 let (frame, effects) = self.ask(&request(step).expect("a request"));
                 return (answer(&frame), effects);
@@ -308,6 +319,10 @@ fn contents(server: &Server) -> BTreeMap<String, (Value, Option<u64>)> {
 /// Few keys, so that steps meet; two share a slot.
 const KEYS: [&str; 5] = ["a", "b", "{a}2", "c", "d"];
 
+fn slots() -> impl Iterator<Item = u16> {
+    BTreeSet::from(KEYS.map(|key| slot_of(key.as_bytes()))).into_iter()
+}
+
 fn steps() -> impl proptest::strategy::Strategy<Value = Vec<Step>> {
     let key = || prop::sample::select(&KEYS).prop_map(str::to_owned);
     let field = || prop::sample::select(vec!["f", "g", "h"]).prop_map(str::to_owned);
@@ -331,6 +346,7 @@ fn steps() -> impl proptest::strategy::Strategy<Value = Vec<Step>> {
         (key(), field(), by()).prop_map(|(k, f, n)| Step::HashIncrement(k, f, n)),
         (1u64..100).prop_map(Step::Wait),
         Just(Step::Sweep),
+        Just(Step::Snapshot),
     ];
     prop::collection::vec(step, 1..80)
 }
@@ -362,9 +378,12 @@ proptest! {
                 prop_assert!(names(&effects, &key) || matches!(step, Step::Wait(_)), "{:?} hides {}", step, key);
             }
             replica.step(step);
+            if matches!(step, Step::Snapshot) {
+                replica = server.snapshot();
+            }
         }
         prop_assert_eq!(contents(&server), model.keys.clone());
-        for slot in KEYS.map(|key| slot_of(key.as_bytes())) {
+        for slot in slots() {
             prop_assert_eq!(digest(&server.keyspace, slot), digest(&replica.keyspace, slot));
         }
 

@@ -50,27 +50,35 @@ impl Locked<'_> {
         self.insert(Record::boxed(key, Box::new(value), wanted(deadline, current)), version);
     }
 
-    /// Changes a string in place, creating an empty one first if the key is absent; `f` must not leave it as it
-    /// was (that would count as a change).
+    /// Changes a string in place, creating it first if the key is absent; `f` must not leave it as it was (that would
+    /// count as a change).
     pub fn edit_bytes<R>(&mut self, key: &[u8], f: impl FnOnce(&mut Vec<u8>) -> R) -> Result<R, WrongType> {
-        let inline = match self.find(key).map(|record| (record, record.value())) {
-            None => Some((Vec::new(), None)),
-            // A record whose value already has room of its own is edited there.
-            Some((record, ValueRef::Bytes(_))) if record.is_boxed() => None,
-            Some((record, ValueRef::Bytes(bytes))) => Some((bytes.to_vec(), record.expires_at())),
+        match self.find(key).map(Record::value) {
+            None => {
+                let mut bytes = Vec::new();
+                let result = f(&mut bytes);
+                self.put(key, Value::Bytes(bytes), Deadline::Never);
+                return Ok(result);
+            }
+            Some(ValueRef::Bytes(_)) => self.give_room(key),
             Some(_) => return Err(WrongType),
-        };
-        if let Some((bytes, deadline)) = inline {
-            let deadline = deadline.map_or(Deadline::Never, Deadline::At);
-            self.put_unnoted(key, Value::Bytes(bytes), deadline);
         }
-        match self.edit(key, |value| match value {
-            Value::Bytes(bytes) => Some(f(bytes)),
-            Value::Hash(_) => None,
-        }) {
-            Some(Some(result)) => Ok(result),
-            _ => Err(WrongType),
-        }
+        let result = self.edit_if(key, |value| match value {
+            Value::Bytes(bytes) => (true, Some(f(bytes))),
+            Value::Hash(_) => (false, None),
+        });
+        result.flatten().ok_or(WrongType)
+    }
+
+    /// Gives the string at a key an allocation of its own, if it has none. No change that anybody could see: a replica
+    /// that began with a snapshot has the same strings in other places, and must count the same versions.
+    fn give_room(&mut self, key: &[u8]) {
+        let (keyspace, hash) = (self.keyspace(), self.keyspace().hash(key));
+        let Some((_, slot)) = self.slot_mut(key) else { return };
+        let Some(record) = slot.find_mut(hash, key).filter(|record| !record.is_boxed()) else { return };
+        let before = record.memory() as i64;
+        *record = record.with_room();
+        keyspace.totals.add(Usage { bytes: record.memory() as i64 - before, ..Usage::default() });
     }
 
     /// Changes a hash in place, creating it first if the key is absent; removes the key if nothing is left. `f`
@@ -206,16 +214,6 @@ impl Locked<'_> {
         if let Some(effects) = &mut self.effects {
             effects.push(Effect::Flushed);
         }
-    }
-
-    fn put_unnoted(&mut self, key: &[u8], value: Value, deadline: Deadline) {
-        let effects = self.effects.take();
-        self.put(key, value, deadline);
-        self.effects = effects;
-    }
-
-    fn edit<R>(&mut self, key: &[u8], f: impl FnOnce(&mut Value) -> R) -> Option<R> {
-        self.edit_if(key, |value| (true, f(value)))
     }
 
     /// Runs `f` on a live, boxed value; if it says so, stamps, accounts and notes the change.

@@ -86,6 +86,15 @@ impl Record {
         changed
     }
 
+    /// The same string, in an allocation of its own.
+    pub fn with_room(&self) -> Self {
+        let value = Box::new(Value::Bytes(self.inline_bytes().to_vec()));
+        let mut roomy = Self::boxed(self.key(), value, self.expires_at());
+        roomy.set_version(self.version());
+        roomy.touch(self.last_use());
+        roomy
+    }
+
     /// The same content and deadline under another key (RENAME).
     pub fn under(mut self, key: &[u8]) -> Self {
         let deadline = self.expires_at();
@@ -336,6 +345,33 @@ mod tests {
         assert_eq!(record.idle(9), 4);
         record.touch(LAST_USE_RANGE - 1);
         assert_eq!(record.idle(LAST_USE_RANGE + 1), 2);
+    }
+
+    #[test]
+    fn content_moves_and_is_copied_whole() {
+        let mut hash = Hash::default();
+        hash.set(b"f", b"v");
+        let text = |record: &Record| {
+            format!("{} {:?} {:?}", record.key().escape_ascii(), record.value(), record.expires_at())
+        };
+        for record in
+            [Record::inline(b"old", b"v", Some(3)), Record::boxed(b"old", Box::new(Value::Hash(hash)), None)]
+        {
+            let before = text(&record);
+            let copy = record.copy_under(b"another key");
+            assert_eq!(text(&copy), before.replace("old", "another key"));
+            let moved = record.under(b"");
+            assert_eq!(text(&moved), before.replace("old", ""));
+            assert_eq!(
+                text(&copy),
+                before.replace("old", "another key"),
+                "the copy has a content of its own"
+            );
+        }
+        let mut inline = Record::inline(b"k", b"v", Some(3));
+        inline.set_version(9);
+        let roomy = inline.with_room();
+        assert!(roomy.is_boxed() && text(&roomy) == text(&inline) && roomy.version() == 9);
     }
 
     proptest! {
