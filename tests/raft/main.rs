@@ -1,200 +1,26 @@
 //! Groups of three members: what a user of the raft room relies on. Over real loopback sockets where it can be had
 //! so, over a simulated network in virtual time where something has to be cut or to replay.
 
-use std::any::Any;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::SocketAddr;
+mod chaos;
+mod cluster;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use slotcast::bus::Bus;
-use slotcast::bus::memory::Network;
-use slotcast::bus::transport::{Tcp, Transport};
-use slotcast::id::{GroupId, MemberId, NodeId};
-use slotcast::raft::group::Group;
-use slotcast::raft::groups::{Groups, seed_elections};
-use slotcast::raft::machine::{InstallError, Machine};
+use slotcast::id::MemberId;
+use slotcast::raft::groups::seed_elections;
 use slotcast::raft::proposal::{Outcome, Proposal};
-use slotcast::raft::state::{GroupError, GroupOptions, GroupState, Member, Timing};
+use slotcast::raft::state::{GroupError, GroupOptions, Timing};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
 
-const PATIENCE: Duration = Duration::from_secs(20);
-const GROUP: GroupId = GroupId(1);
-
-/// Remembers every applied payload, in order.
-#[derive(Clone, Default)]
-struct Journal(Arc<Mutex<Vec<Bytes>>>, Arc<AtomicUsize>);
-
-impl Journal {
-    fn installed(&self) -> usize {
-        self.1.load(Ordering::Relaxed)
-    }
-}
-
-impl Machine for Journal {
-    fn apply(&mut self, _index: u64, _term: u64, bytes: &Bytes, local: Option<Arc<dyn Any + Send + Sync>>) {
-        if let Some(seen) = local.and_then(|local| local.downcast::<Mutex<u32>>().ok()) {
-            *seen.lock() += 1;
-        }
-        self.0.lock().push(Bytes::copy_from_slice(bytes));
-    }
-
-    fn snapshot(&mut self) -> Box<dyn Iterator<Item = Bytes> + Send> {
-        Box::new(self.0.lock().clone().into_iter())
-    }
-
-    fn install(&mut self, chunks: Vec<Bytes>) -> Result<(), InstallError> {
-        *self.0.lock() = chunks;
-        self.1.fetch_add(1, Ordering::Relaxed);
-        Ok(())
-    }
-}
-
-/// Where node `n` lives in a simulated network.
-fn host(n: u8) -> SocketAddr {
-    ([10, 0, 0, n], 17000).into()
-}
-
-/// Where the node of one of the first members lives.
-fn host_of(member: MemberId) -> SocketAddr {
-    host(member as u8 - 10)
-}
-
-fn network(seed: u64) -> Network {
-    Network::new(seed, (Duration::from_micros(200), Duration::from_millis(2)))
-}
-
-struct Node {
-    id: NodeId,
-    bus: Bus,
-    groups: Groups,
-}
-
-impl Node {
-    async fn start(n: u8, network: Option<&Network>) -> Node {
-        let id = NodeId::from_bytes([n; 20]);
-        let (addr, transport): (SocketAddr, Arc<dyn Transport>) = match network {
-            Some(network) => (host(n), Arc::new(network.host(host(n)))),
-            None => (([127, 0, 0, 1], 0).into(), Arc::new(Tcp)),
-        };
-        let bus = Bus::start(id, addr, transport).await.unwrap();
-        let groups = Groups::new(bus.clone());
-        Node { id, bus, groups }
-    }
-
-    fn as_member(&self) -> Member {
-        Member { node: self.id, addr: self.bus.local_addr() }
-    }
-
-    async fn join(&self, member: MemberId, log_bytes: usize) -> (Group, Journal) {
-        let journal = Journal::default();
-        let timing = Timing::default();
-        let options = GroupOptions { group: GROUP, member, me: self.as_member(), timing, log_bytes };
-        (self.groups.start(options, Box::new(journal.clone())).await.unwrap(), journal)
-    }
-}
-
-struct Cluster {
-    nodes: Vec<Node>,
-    members: Vec<(Group, Journal)>,
-}
-
-impl Cluster {
-    /// Nodes 1 to 3 with members 11 to 13.
-    async fn start(log_bytes: usize) -> Cluster {
-        Cluster::start_on(None, log_bytes).await
-    }
-
-    async fn start_on(network: Option<&Network>, log_bytes: usize) -> Cluster {
-        let (mut nodes, mut members) = (Vec::new(), Vec::new());
-        for n in 1..=3 {
-            nodes.push(Node::start(n, network).await);
-            members.push(nodes[n as usize - 1].join(10 + n as u64, log_bytes).await);
-        }
-        let all = (0..3).map(|i| (11 + i as u64, nodes[i].as_member())).collect::<BTreeMap<_, _>>();
-        members[0].0.initialize(all).await.unwrap();
-        Cluster { nodes, members }
-    }
-
-    fn group(&self, member: MemberId) -> &Group {
-        self.members.iter().map(|(group, _)| group).find(|group| group.member() == member).unwrap()
-    }
-
-    /// The leader that all of `among` agree on and that may read.
-    async fn leader(&self, among: &[MemberId]) -> Group {
-        eventually("a leader", || {
-            let leader = self.group(among[0]).state().borrow().leader?.0;
-            let agreed =
-                among.iter().all(|id| self.group(*id).state().borrow().leader.is_some_and(|l| l.0 == leader));
-            let group = among.contains(&leader).then(|| self.group(leader))?;
-            (agreed && group.lease().is_valid(Instant::now())).then(|| group.clone())
-        })
-        .await
-    }
-
-    fn journal(&self, member: MemberId) -> Vec<Bytes> {
-        let (_, journal) = self.members.iter().find(|(group, _)| group.member() == member).unwrap();
-        journal.0.lock().clone()
-    }
-}
-
-async fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + PATIENCE;
-    loop {
-        if let Some(found) = probe() {
-            return found;
-        }
-        assert!(Instant::now() < end, "waited {PATIENCE:?} in vain for {what}");
-        sleep(Duration::from_millis(5)).await;
-    }
-}
-
-async fn becomes(group: &Group, what: &str, condition: impl FnMut(&GroupState) -> bool) {
-    let mut state = group.state();
-    let waited = timeout(PATIENCE, state.wait_for(condition)).await;
-    assert!(
-        waited.is_ok_and(|found| found.is_ok()),
-        "in vain: {what}; the state is {:?}",
-        *group.state().borrow()
-    );
-}
-
-fn propose(group: &Group, bytes: Bytes) -> oneshot::Receiver<Outcome> {
-    let (tell, outcome) = oneshot::channel();
-    let done = Box::new(move |outcome| drop(tell.send(outcome)));
-    group.propose(Proposal { bytes, local: None }, done);
-    outcome
-}
-
-async fn write(group: &Group, text: impl Into<Bytes>) -> Outcome {
-    timeout(PATIENCE, propose(group, text.into()))
-        .await
-        .expect("an outcome in time")
-        .expect("told exactly once")
-}
-
-/// Writes with 64 proposals in flight; all must be applied.
-async fn write_all(group: &Group, payloads: impl Iterator<Item = Bytes>) {
-    let mut outcomes = VecDeque::new();
-    for bytes in payloads {
-        if outcomes.len() == 64 {
-            let oldest: oneshot::Receiver<Outcome> = outcomes.pop_front().unwrap();
-            assert!(matches!(timeout(PATIENCE, oldest).await.unwrap().unwrap(), Outcome::Applied { .. }));
-        }
-        outcomes.push_back(propose(group, bytes));
-    }
-    for outcome in outcomes {
-        assert!(matches!(timeout(PATIENCE, outcome).await.unwrap().unwrap(), Outcome::Applied { .. }));
-    }
-}
-
-fn numbered(n: usize, padding: usize) -> Bytes {
-    Bytes::from(format!("{n:08}{}", "x".repeat(padding)))
-}
+use crate::cluster::{
+    Cluster, GROUP, Journal, PATIENCE, becomes, eventually, host_of, in_virtual_time, network, numbered,
+    propose, write, write_all,
+};
 
 #[tokio::test]
 async fn three_members_agree_on_ten_thousand_entries_and_go_on_without_their_leader() {
@@ -412,12 +238,6 @@ async fn partition_story(seed: u64) -> String {
         "no acknowledged write is lost"
     );
     story + &format!(", all at {:?}, term {}", begun.elapsed(), new.state().borrow().term)
-}
-
-fn in_virtual_time<T>(future: impl Future<Output = T>) -> T {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
-    runtime.block_on(future)
 }
 
 #[test]
