@@ -10,7 +10,7 @@ use slotcast_wire::request::{Limits, Parsed, ProtocolError, Request, RequestPars
 use slotcast_wire::slot::slot_of;
 
 use crate::command::needs::only_key;
-use crate::server::dispatch::Dispatch;
+use crate::keyspace::Keyspace;
 use crate::session::entry::Entry;
 use crate::session::table::resolve;
 
@@ -67,12 +67,15 @@ impl Prepared {
 }
 
 impl Batch {
-    /// Parses what is whole in `buf`, up to [`MAX_BATCH`] requests. An error concerns what comes behind them.
-    pub fn parse(
+    /// Parses what is whole in `buf`, up to [`MAX_BATCH`] requests; `keyspace_of` tells which keyspace holds a slot. An error concerns what comes behind them.
+    ///
+    /// The slots of their keys begin to be fetched at once, so that [`Batch::prefetch`] finds them there.
+    pub fn parse<'k>(
         &mut self,
         buf: &[u8],
         parser: &mut RequestParser,
         limits: &Limits,
+        keyspace_of: impl Fn(u16) -> Option<&'k Keyspace>,
     ) -> Option<ProtocolError> {
         (self.used, self.blank, self.last) = (0, 0, false);
         let mut at = 0;
@@ -85,6 +88,11 @@ impl Batch {
                     prepared.entry = resolve(args).ok();
                     let key = prepared.entry.and_then(|entry| only_key(entry.command));
                     prepared.slot = key.and_then(|position| args.get(position)).map(slot_of);
+                    if let Some(slot) = prepared.slot
+                        && let Some(keyspace) = keyspace_of(slot)
+                    {
+                        keyspace.prefetch_slot(slot);
+                    }
                     at += len;
                     self.used += 1;
                 }
@@ -102,22 +110,17 @@ impl Batch {
         None
     }
 
-    /// Starts fetching what the requests will touch.
-    pub fn prefetch(&self, buf: &[u8], dispatch: &Dispatch<'_>) {
+    /// Starts fetching what the requests will touch: the places in the tables for all, then the records for all.
+    pub fn prefetch<'k>(&self, buf: &[u8], keyspace_of: impl Fn(u16) -> Option<&'k Keyspace>) {
         if self.used < 2 {
             return;
-        }
-        for slot in self.requests().iter().filter_map(|prepared| prepared.slot) {
-            if let Some(keyspace) = dispatch.keyspace_of(slot) {
-                keyspace.prefetch_slot(slot);
-            }
         }
         let mut hashes = [0; MAX_BATCH];
         let mut at = 0;
         for (prepared, hash) in self.requests().iter().zip(&mut hashes) {
             let key = prepared.entry.and_then(|entry| only_key(entry.command));
             if let (Some(slot), Some(key)) = (prepared.slot, key)
-                && let Some(keyspace) = dispatch.keyspace_of(slot)
+                && let Some(keyspace) = keyspace_of(slot)
             {
                 *hash = keyspace.prefetch_bucket(slot, prepared.args(&buf[at..]).at(key));
             }
@@ -125,7 +128,7 @@ impl Batch {
         }
         for (prepared, hash) in self.requests().iter().zip(hashes) {
             if let Some(slot) = prepared.slot
-                && let Some(keyspace) = dispatch.keyspace_of(slot)
+                && let Some(keyspace) = keyspace_of(slot)
             {
                 keyspace.prefetch_record(slot, hash);
             }

@@ -207,8 +207,8 @@ impl Connection {
         dispatch.session.client.last_active.store(dispatch.now, Relaxed);
         let (mut at, mut count) = (0, 0);
         let halt = 'turn: loop {
-            let error = batch.parse(&buf[at..], parser, &limits);
-            batch.prefetch(&buf[at..], &dispatch);
+            let error = batch.parse(&buf[at..], parser, &limits, |slot| dispatch.keyspace_of(slot));
+            batch.prefetch(&buf[at..], |slot| dispatch.keyspace_of(slot));
             for prepared in batch.requests() {
                 let rest = &buf[at..];
                 let consumed = prepared.consumed();

@@ -16,11 +16,8 @@ use tokio::time::Instant;
 use crate::command::error::CommandError;
 use crate::command::needs::needs;
 use crate::command::spec::{Command, Flags};
-use crate::config::setting::EvictionPolicy;
 use crate::id::GroupId;
 use crate::keyspace::Keyspace;
-use crate::keyspace::effect::Change;
-use crate::keyspace::eviction::Policy;
 use crate::keyspace::locked::Needs;
 use crate::server::batch::Prepared;
 use crate::server::outbox::Outbox;
@@ -32,8 +29,6 @@ use crate::session::transaction::Batch;
 use crate::session::verdict::Verdict;
 use crate::session::{Replies, Session};
 use crate::shard::Shard;
-use crate::shard::memory::Pressure;
-use crate::shard::proposal;
 use crate::shard::unit::Occasion;
 use crate::time::Millis;
 use crate::topology::route::{Route, route};
@@ -323,41 +318,6 @@ impl<'a> Dispatch<'a> {
         Step::Done
     }
 
-    /// Lets keys go if memory is short, before a write.
-    fn make_room(&mut self, shard: &Arc<Shard>) -> Result<(), CommandError> {
-        let live = self.server.context.config.live();
-        if live.maxmemory == 0 {
-            return Ok(());
-        }
-        let used = self.server.context.used_memory();
-        if used <= live.maxmemory {
-            return Ok(());
-        }
-        let (limit, policy, samples) =
-            (live.maxmemory, policy(live.maxmemory_policy), live.maxmemory_samples);
-        let victims = shard
-            .victims(Pressure { limit, used, policy, samples })
-            .map_err(|_| CommandError::OUT_OF_MEMORY)?;
-        match shard.proposer() {
-            Some(proposer) => {
-                let mut units = Vec::new();
-                proposal::put_evict(&victims, &mut units);
-                proposer.submit_upkeep(units, 1);
-            }
-            None => {
-                let victims: Vec<&[u8]> = victims.iter().map(|key| &**key).collect();
-                let occasion = Occasion { author: None, tracking: false, ..self.occasion(shard) };
-                shard.remove(&victims, Change::Evicted, occasion);
-            }
-        }
-        Ok(())
-    }
-
-    fn make_room_somewhere(&mut self) -> Result<(), CommandError> {
-        let shard = self.single.or_else(|| self.shards.values().next());
-        shard.map_or(Ok(()), |shard| self.make_room(shard))
-    }
-
     /// When and for whom a request executes here.
     #[inline]
     pub fn occasion(&mut self, shard: &Shard) -> Occasion {
@@ -401,12 +361,4 @@ impl<'a> Dispatch<'a> {
 /// Whether what is read from the shard up to now is current.
 pub fn holds_lease(shard: &Shard) -> bool {
     shard.proposer().is_some_and(|proposer| proposer.lease().is_valid(Instant::now()))
-}
-
-fn policy(configured: EvictionPolicy) -> Policy {
-    match configured {
-        EvictionPolicy::NoEviction => Policy::NoEviction,
-        EvictionPolicy::AllKeysLru => Policy::AllkeysLru,
-        EvictionPolicy::VolatileTtl => Policy::VolatileTtl,
-    }
 }
