@@ -105,7 +105,7 @@ impl<'a> Dispatch<'a> {
     pub fn prepared(&mut self, prepared: &Prepared, buf: &[u8]) -> Step {
         match prepared.entry {
             Some(entry) if entry.session.is_none() && self.session.is_plain() => {
-                self.data(entry.command, prepared.args(buf), prepared.slot)
+                self.on_keys(entry.command, prepared.args(buf), prepared.slot)
             }
             _ => self.request(prepared.args(buf)),
         }
@@ -139,7 +139,7 @@ impl<'a> Dispatch<'a> {
         }
         let step = match entry.session {
             Some(_) => self.session_command(entry, args),
-            None => self.data(entry.command, args, None),
+            None => self.on_keys(entry.command, args, None),
         };
         self.session.asking &= entry.name == "asking";
         step
@@ -195,7 +195,7 @@ impl<'a> Dispatch<'a> {
 
     /// A data command: to its shard.
     #[inline]
-    fn data(&mut self, command: &'static Command, args: Args<'_>, slot: Option<u16>) -> Step {
+    fn on_keys(&mut self, command: &'static Command, args: Args<'_>, slot: Option<u16>) -> Step {
         let (shard, needs) = match self.target(command, args, slot) {
             Ok(target) => target,
             Err(step) => return step,
