@@ -70,7 +70,8 @@ fn start_log(config: &Config) {
     });
 }
 
-/// Ours at `level`; the Raft library tells every step of its own, so of it only what an operator can act on.
+/// Ours at `level`; the Raft library tells every step of its own and warns of each heartbeat that a dead node does not
+/// answer, so of it only errors: who answers, leads and follows is told by our own rooms.
 fn filter(level: LogLevel) -> Targets {
     let level = match level {
         LogLevel::Debug => LevelFilter::TRACE,
@@ -79,6 +80,6 @@ fn filter(level: LogLevel) -> Targets {
         LogLevel::Warning => LevelFilter::WARN,
         LogLevel::Nothing => LevelFilter::OFF,
     };
-    let theirs = if level == LevelFilter::TRACE { LevelFilter::DEBUG } else { level.min(LevelFilter::WARN) };
+    let theirs = if level == LevelFilter::TRACE { LevelFilter::DEBUG } else { level.min(LevelFilter::ERROR) };
     Targets::new().with_default(level).with_target(slotcast::raft::LOG_TARGET, theirs)
 }

@@ -197,6 +197,7 @@ async fn settle(standing: &Standing) -> Result<ClusterId, String> {
         }
         let mut state = group.state();
         tokio::select! {
+            biased;
             _ = topology.changed() => {}
             _ = state.changed() => {}
             _ = sleep(GLANCE) => {}

@@ -31,6 +31,7 @@ pub async fn observe(group: Group, outlook: Arc<Outlook>, timing: Timing) {
             tracing::info!("{line}");
         }
         tokio::select! {
+            biased;
             changed = state.changed() => if changed.is_err() { return },
             changed = views.changed() => if changed.is_err() { return },
             _ = sleep(timing.heartbeat), if leads => {}

@@ -79,6 +79,7 @@ impl Outlook {
         loop {
             self.publish(&self.facts.lock());
             let ended = tokio::select! {
+                biased;
                 changed = topology.changed() => changed.is_err(),
                 changed = reachability.changed() => changed.is_err(),
                 () = self.ask_strangers() => false,

@@ -72,6 +72,7 @@ impl Shards {
             self.open_wanted(&now).await;
             self.renew_stopped().await;
             tokio::select! {
+                biased;
                 _ = topology.changed() => {}
                 _ = sleep(GLANCE) => {}
             }

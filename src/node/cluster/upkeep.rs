@@ -37,6 +37,7 @@ pub async fn keep_members(group: Group, standing: Arc<Standing>) {
             sleep(PAUSE).await;
         }
         let ended = tokio::select! {
+            biased;
             changed = state.changed() => changed.is_err(),
             changed = topology.changed() => changed.is_err(),
             changed = reachability.changed() => changed.is_err(),
@@ -118,6 +119,7 @@ pub async fn announce(group: Group, standing: Arc<Standing>) {
             continue;
         }
         let ended = tokio::select! {
+            biased;
             changed = state.changed() => changed.is_err(),
             changed = topology.changed() => changed.is_err(),
         };
