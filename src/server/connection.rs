@@ -236,6 +236,7 @@ impl Connection {
             }
         };
         server.context.metrics.commands_processed.add(count);
+        dispatch.session.show();
         // Checked after the reads: if the lease still holds, nobody else could have changed what they saw.
         if !dispatch.leased.iter().all(|shard| holds_lease(shard)) {
             debug!(client = dispatch.session.client.id, "closed: the lease ran out during its reads");

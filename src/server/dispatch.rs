@@ -105,6 +105,7 @@ impl<'a> Dispatch<'a> {
     pub fn prepared(&mut self, prepared: &Prepared, buf: &[u8]) -> Step {
         match prepared.entry {
             Some(entry) if entry.session.is_none() && self.session.is_plain() => {
+                self.session.last_command = entry.name;
                 self.on_keys(entry.command, prepared.args(buf), prepared.slot)
             }
             _ => self.request(prepared.args(buf)),
@@ -130,6 +131,7 @@ impl<'a> Dispatch<'a> {
 
     /// A request of a session that is not plain, or for the session itself.
     fn guarded(&mut self, entry: &Entry, args: Args<'_>) -> Step {
+        self.session.last_command = entry.name;
         if !self.session.authenticated && !entry.command.flags.has(Flags::NO_AUTH) {
             self.spoil();
             return self.error(&CommandError::text("NOAUTH Authentication required."));

@@ -138,12 +138,13 @@ fn own_line(
     _: Args<'_>,
     reply: &mut Reply<'_>,
 ) -> Result<Verdict, CommandError> {
+    session.show();
     reply.verbatim("txt", line(&session.client, context.clock.now()).as_bytes());
     Ok(Verdict::Replied)
 }
 
 fn list(
-    _: &mut Session,
+    session: &mut Session,
     context: &Context,
     args: Args<'_>,
     reply: &mut Reply<'_>,
@@ -159,6 +160,7 @@ fn list(
         }
         _ => return Err(CommandError::SYNTAX),
     };
+    session.show();
     let now = context.clock.now();
     let clients = context.clients.list();
     let lines: String =

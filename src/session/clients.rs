@@ -43,7 +43,7 @@ pub struct Profile {
     pub lib_version: String,
     /// RESP version.
     pub resp: u8,
-    /// The last command's name, in lower case, `client|list`.
+    /// The last command's whole name in lower case, `client|list`.
     pub last_command: &'static str,
     /// Queued requests; -1 outside of MULTI.
     pub multi: i64,

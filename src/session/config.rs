@@ -55,7 +55,7 @@ fn set(
     reply: &mut Reply<'_>,
 ) -> Result<Verdict, CommandError> {
     if !args.len().is_multiple_of(2) {
-        return Err(CommandError::arity("config|set"));
+        return Err(CommandError::SYNTAX);
     }
     let pairs: Vec<(&[u8], &[u8])> =
         (2..args.len()).step_by(2).map(|at| (args.at(at), args.at(at + 1))).collect();

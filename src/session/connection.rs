@@ -241,7 +241,7 @@ fn reset(
     session.no_touch = false;
     let mut profile = session.client.profile.lock();
     profile.name.clear();
-    (profile.no_evict, profile.no_touch, profile.multi) = (false, false, -1);
+    (profile.no_evict, profile.no_touch) = (false, false);
     reply.simple("RESET");
     Ok(Verdict::Tracking)
 }

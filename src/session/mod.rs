@@ -56,6 +56,10 @@ pub struct Session {
     pub tracking: Tracking,
     /// CLIENT NO-TOUCH: its reads don't count as uses.
     pub no_touch: bool,
+    /// The whole name of the command it sent last; the dispatcher notes it.
+    pub last_command: &'static str,
+    /// What of the above the others have been shown.
+    shown: (&'static str, i64),
     /// What the other connections see of it (CLIENT LIST), and how they close it (CLIENT KILL).
     pub client: Arc<Client>,
 }
@@ -105,7 +109,20 @@ impl Session {
             transaction: Transaction::default(),
             tracking: Tracking::default(),
             no_touch: false,
+            last_command: "",
+            shown: ("", -1),
             client,
+        }
+    }
+
+    /// Shows the others what changes with every request: the last command and the length of the transaction. Called
+    /// once a turn; takes no lock if both are what they were.
+    pub fn show(&mut self) {
+        let now = (self.last_command, self.transaction.queued());
+        if now != self.shown {
+            self.shown = now;
+            let mut profile = self.client.profile.lock();
+            (profile.last_command, profile.multi) = now;
         }
     }
 

@@ -31,11 +31,6 @@ pub const ROWS: &[Row] = &[
         .docs("transactions", "2.2.0", "O(1)", "Forgets all watched keys."),
 ];
 
-/// `multi` in CLIENT LIST follows the transaction's begin and end; how many requests wait, the dispatcher notes.
-fn show(session: &Session) {
-    session.client.profile.lock().multi = session.transaction.queued();
-}
-
 fn multi(
     session: &mut Session,
     _: &Context,
@@ -45,14 +40,12 @@ fn multi(
     if !session.transaction.begin() {
         return Err(CommandError::text("ERR MULTI calls can not be nested"));
     }
-    show(session);
     reply.ok();
     Ok(Verdict::Replied)
 }
 
 fn exec(session: &mut Session, _: &Context, _: Args<'_>, _: &mut Reply<'_>) -> Result<Verdict, CommandError> {
     let exec = session.transaction.exec();
-    show(session);
     match exec {
         Exec::Batch(batch) => Ok(Verdict::Execute(batch)),
         Exec::NotOpen => Err(CommandError::text("ERR EXEC without MULTI")),
@@ -71,7 +64,6 @@ fn discard(
     if !session.transaction.discard() {
         return Err(CommandError::text("ERR DISCARD without MULTI"));
     }
-    show(session);
     reply.ok();
     Ok(Verdict::Replied)
 }
