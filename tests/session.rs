@@ -44,6 +44,7 @@ use slotcast_wire::reply::Reply;
 
 /// When scripts begin: 2023-11-14T22:13:20Z.
 const START: u64 = 1_700_000_000_000;
+const A_DAY: std::time::Duration = std::time::Duration::from_secs(86_400);
 const PORTS: [u16; 3] = [7001, 7002, 7003];
 
 fn id(port: u16) -> NodeId {
@@ -89,7 +90,8 @@ impl Runner {
             shards.map(|shard| (GroupId(shard), Arc::new(Keyspace::new()))).collect();
         let context = Context {
             me: id(PORTS[0]),
-            clock: Clock::Simulated { base: START, start: tokio::time::Instant::now() },
+            // A clock that begins to run only after the test stands still.
+            clock: Clock::Simulated { base: START, start: tokio::time::Instant::now() + A_DAY },
             started: START,
             run_id: NodeId::from_bytes([0xff; 20]),
             config: Arc::new(Config::default()),
@@ -157,6 +159,7 @@ impl Runner {
         let session = &mut self.sessions[self.asking];
         let mut bytes = Vec::new();
         let verdict = resolve(args.as_args()).and_then(|entry| {
+            session.last_command = entry.name;
             let run = entry.session.expect("a session command");
             run(session, &self.context, args.as_args(), &mut Reply::new(&mut bytes, session.proto))
         });
@@ -166,6 +169,7 @@ impl Runner {
             self.context.metrics.note_error(&error.0);
             Verdict::Replied
         });
+        session.show();
         let (used, frame) = FrameDecoder::default().decode(&bytes).expect("a frame");
         assert_eq!(used, bytes.len(), "at most one reply for: {line}");
         // A text in RESP3 is shown as it is; an empty line at its end would end the reply.

@@ -57,8 +57,11 @@ impl Transaction {
         !std::mem::replace(&mut self.open, true)
     }
 
-    /// Queues a request.
+    /// Queues a request; drops it if the transaction is to be refused anyway.
     pub fn queue(&mut self, args: Args<'_>) -> Result<(), TooLarge> {
+        if self.aborted {
+            return Ok(());
+        }
         let owned = OwnedArgs::from(args);
         self.bytes += args.iter().map(<[u8]>::len).sum::<usize>();
         if self.queued.len() >= MAX_QUEUED || self.bytes > MAX_QUEUED_BYTES {
@@ -123,5 +126,68 @@ impl Transaction {
     /// UNWATCH.
     pub fn unwatch(&mut self) {
         self.watched = Vec::new();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(words: &[&str]) -> OwnedArgs {
+        words.iter().collect()
+    }
+
+    #[test]
+    fn exec_takes_the_requests_and_what_was_watched() {
+        let mut transaction = Transaction::default();
+        transaction.watch(b"a", Stamp::Present(1)).unwrap();
+        transaction.watch(b"a", Stamp::Present(2)).unwrap();
+        assert_eq!((transaction.begin(), transaction.begin(), transaction.queued()), (true, false, 0));
+        transaction.queue(request(&["set", "a", "1"]).as_args()).unwrap();
+        let Exec::Batch(batch) = transaction.exec() else { panic!("a batch") };
+        assert_eq!(batch.requests, [request(&["set", "a", "1"])]);
+        assert_eq!(batch.watched, [(b"a"[..].into(), Stamp::Present(1))], "the first look counts");
+        assert!(matches!(transaction.exec(), Exec::NotOpen));
+        assert_eq!((transaction.queued(), transaction.watched().len()), (-1, 0));
+    }
+
+    #[test]
+    fn exec_without_multi_keeps_watching() {
+        let mut transaction = Transaction::default();
+        transaction.watch(b"a", Stamp::Absent(1)).unwrap();
+        assert!(matches!(transaction.exec(), Exec::NotOpen));
+        assert!(!transaction.discard());
+        assert_eq!(transaction.watched().len(), 1);
+        transaction.begin();
+        assert!(transaction.discard());
+        assert_eq!(transaction.watched().len(), 0);
+    }
+
+    #[test]
+    fn an_aborted_transaction_collects_nothing_more_and_is_refused_whole() {
+        let mut transaction = Transaction::default();
+        transaction.begin();
+        transaction.queue(request(&["set", "a", "1"]).as_args()).unwrap();
+        transaction.abort();
+        transaction.queue(request(&["set", "a", "2"]).as_args()).unwrap();
+        assert_eq!(transaction.queued(), 0);
+        assert!(matches!(transaction.exec(), Exec::Aborted));
+        assert!(transaction.begin(), "the next begins anew");
+        assert!(matches!(transaction.exec(), Exec::Batch(_)));
+    }
+
+    #[test]
+    fn requests_and_watched_keys_are_limited() {
+        let mut transaction = Transaction::default();
+        transaction.begin();
+        let ping = request(&["ping"]);
+        (0..MAX_QUEUED).for_each(|_| transaction.queue(ping.as_args()).unwrap());
+        assert_eq!(transaction.queue(ping.as_args()), Err(TooLarge));
+        assert!(matches!(transaction.exec(), Exec::Aborted));
+        for key in 0..MAX_WATCHED as u32 {
+            transaction.watched.push((key.to_be_bytes().into(), Stamp::Absent(0)));
+        }
+        assert_eq!(transaction.watch(b"one more", Stamp::Absent(0)), Err(TooLarge));
+        assert_eq!(transaction.watch(&[0; 4], Stamp::Absent(0)), Ok(()), "watched already");
     }
 }
