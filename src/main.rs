@@ -39,6 +39,12 @@ fn print(text: &str) -> ExitCode {
 
 fn run(config: Config) -> ExitCode {
     start_log(&config);
+    // Half a node is worse than none: the other nodes take over from a dead one within a second.
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
     let mode = if config.startup.cluster_enabled { "cluster" } else { "single node" };
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),

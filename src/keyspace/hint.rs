@@ -33,6 +33,21 @@ impl Hint {
         let (control, buckets) = (self.control.load(Relaxed), self.buckets.load(Relaxed));
         let position = hash as usize & buckets.wrapping_sub(1);
         prefetch(control.wrapping_add(position) as *const u8);
-        prefetch(control.wrapping_sub((position + 1) * size_of::<Record>()) as *const u8);
+        let bucket = position.wrapping_add(1).wrapping_mul(size_of::<Record>());
+        prefetch(control.wrapping_sub(bucket) as *const u8);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hint_of_an_empty_or_unknown_table_does_no_harm() {
+        let hint = Hint::default();
+        hint.prefetch(0);
+        hint.prefetch(u64::MAX);
+        hint.follow(&Slot::default());
+        hint.prefetch(77);
     }
 }
