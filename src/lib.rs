@@ -2,6 +2,7 @@
 //! `tests/tidy.rs` keeps it so). There is no re-export hub: paths name the room they come from.
 
 pub mod bus;
+pub mod codec;
 pub mod command;
 pub mod config;
 pub mod glob;

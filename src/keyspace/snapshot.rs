@@ -7,6 +7,7 @@
 
 use std::hash::{BuildHasher, Hasher};
 
+use crate::codec::{Malformed, put_bytes, put_u32, read_bytes, read_u32, take};
 use crate::keyspace::Keyspace;
 use crate::keyspace::hash::Hash;
 use crate::keyspace::record::Record;
@@ -16,10 +17,6 @@ use crate::keyspace::value::{Value, ValueRef};
 const STRING: u8 = 0;
 const HASH: u8 = 1;
 
-/// The bytes are no snapshot (or not one of this version).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Malformed;
-
 /// Appends a slot, unless nothing ever happened to it.
 pub fn write_slot(keyspace: &Keyspace, number: u16, out: &mut Vec<u8>) {
     let slot = keyspace.lock(number);
@@ -28,9 +25,9 @@ pub fn write_slot(keyspace: &Keyspace, number: u16, out: &mut Vec<u8>) {
     }
     out.extend_from_slice(&number.to_le_bytes());
     let (version, removed) = slot.versions();
-    put_u32(out, version as usize);
-    put_u32(out, removed as usize);
-    put_u32(out, slot.len());
+    put_u32(out, version);
+    put_u32(out, removed);
+    put_u32(out, slot.len() as u32);
     for record in slot.iter() {
         write_record(record, out);
     }
@@ -42,13 +39,13 @@ fn write_record(record: &Record, out: &mut Vec<u8>) {
         ValueRef::Hash(_) => HASH,
     };
     out.push(kind);
-    put_u32(out, record.version() as usize);
+    put_u32(out, record.version());
     out.extend_from_slice(&record.expires_at().unwrap_or(u64::MAX).to_le_bytes());
     put_bytes(out, record.key());
     match record.value() {
         ValueRef::Bytes(bytes) => put_bytes(out, bytes),
         ValueRef::Hash(hash) => {
-            put_u32(out, hash.len());
+            put_u32(out, hash.len() as u32);
             for (field, value) in hash.iter() {
                 put_bytes(out, field);
                 put_bytes(out, value);
@@ -109,32 +106,6 @@ pub fn digest(keyspace: &Keyspace, number: u16) -> u64 {
         hasher.write(&bytes);
         sum.wrapping_add(hasher.finish())
     })
-}
-
-fn put_u32(out: &mut Vec<u8>, n: usize) {
-    out.extend_from_slice(&(n as u32).to_le_bytes());
-}
-
-fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
-    put_u32(out, bytes.len());
-    out.extend_from_slice(bytes);
-}
-
-fn take<const N: usize>(from: &mut &[u8]) -> Result<[u8; N], Malformed> {
-    let (head, rest) = from.split_first_chunk().ok_or(Malformed)?;
-    *from = rest;
-    Ok(*head)
-}
-
-fn read_u32(from: &mut &[u8]) -> Result<u32, Malformed> {
-    take(from).map(u32::from_le_bytes)
-}
-
-fn read_bytes<'a>(from: &mut &'a [u8]) -> Result<&'a [u8], Malformed> {
-    let len = read_u32(from)? as usize;
-    let (head, rest) = from.split_at_checked(len).ok_or(Malformed)?;
-    *from = rest;
-    Ok(head)
 }
 
 #[cfg(test)]

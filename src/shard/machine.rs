@@ -11,6 +11,7 @@ use slotcast_wire::request::Request;
 use slotcast_wire::slot::SLOTS;
 use tracing::error;
 
+use crate::codec::Malformed;
 use crate::command::needs::needs;
 use crate::command::table;
 use crate::keyspace::effect::{Change, Effect};
@@ -83,7 +84,7 @@ impl ShardMachine {
                 self.shard.remove(&keys, Change::Evicted, occasion);
                 None
             }
-            Err(proposal::Malformed) => {
+            Err(Malformed) => {
                 error!(shard = %self.shard.id, "an entry of the log doesn't decode: nodes of different versions?");
                 None
             }

@@ -13,6 +13,7 @@
 //! parser that took them in. Decoding never panics and never reads past the end; an entry that doesn't decode was
 //! not written by this version, and the machine stops rather than diverge.
 
+use crate::codec::{Malformed, put_bytes, put_u32, read_bytes, read_u32, take};
 use crate::keyspace::slot::Stamp;
 use crate::time::Millis;
 
@@ -40,10 +41,6 @@ pub enum Unit<'a> {
     /// Keys to remove.
     Evict(Vec<&'a [u8]>),
 }
-
-/// The bytes are no entry of this version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Malformed;
 
 /// The start of an entry.
 pub fn begin(time: Millis, seed: u64, out: &mut Vec<u8>) {
@@ -170,32 +167,6 @@ fn put_unit(kind: u8, out: &mut Vec<u8>, body: impl FnOnce(&mut Vec<u8>)) {
     body(out);
     let len = (out.len() - at - 4) as u32;
     out[at..at + 4].copy_from_slice(&len.to_le_bytes());
-}
-
-fn put_u32(out: &mut Vec<u8>, n: u32) {
-    out.extend_from_slice(&n.to_le_bytes());
-}
-
-fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
-    put_u32(out, bytes.len() as u32);
-    out.extend_from_slice(bytes);
-}
-
-fn take<const N: usize>(from: &mut &[u8]) -> Result<[u8; N], Malformed> {
-    let (head, rest) = from.split_first_chunk().ok_or(Malformed)?;
-    *from = rest;
-    Ok(*head)
-}
-
-fn read_u32(from: &mut &[u8]) -> Result<u32, Malformed> {
-    take(from).map(u32::from_le_bytes)
-}
-
-fn read_bytes<'a>(from: &mut &'a [u8]) -> Result<&'a [u8], Malformed> {
-    let len = read_u32(from)? as usize;
-    let (head, rest) = from.split_at_checked(len).ok_or(Malformed)?;
-    *from = rest;
-    Ok(head)
 }
 
 #[cfg(test)]
