@@ -1,0 +1,82 @@
+//! What a committed entry costs a copy: decode, parse, lock, execute, effects. On a million keys visited at random;
+//! entries of 1, 16 and 64 SETs, with and without somebody who listens to effects.
+
+#![expect(missing_docs, reason = "criterion_group! makes a function without documentation")]
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use slotcast::id::GroupId;
+use slotcast::keyspace::effect::{Change, Effect};
+use slotcast::raft::machine::Machine;
+use slotcast::shard::Shard;
+use slotcast::shard::machine::ShardMachine;
+use slotcast::shard::observer::Observer;
+use slotcast::shard::proposal;
+use slotcast::time::Clock;
+use slotcast_wire::args::OwnedArgs;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const KEYS: usize = 1_000_000;
+/// Entries that a bench cycles through.
+const ENTRIES: usize = 4096;
+const VALUE: &str = "a value of sixty-four bytes, as the comparison with others has it";
+
+/// Listens, or not, and does nothing about it.
+struct Listening(bool);
+
+impl Observer for Listening {
+    fn is_listening(&self) -> bool {
+        self.0
+    }
+
+    fn observe(&self, _author: Option<u64>, _effects: &[Effect]) {}
+
+    fn removed(&self, _change: Change, _keys: usize) {}
+
+    fn remember(&self, _reader: u64, _key: &[u8]) {}
+}
+
+fn entry(keys: impl Iterator<Item = usize>) -> Bytes {
+    let mut bytes = Vec::new();
+    proposal::begin(1, 2, &mut bytes);
+    for key in keys {
+        let request: OwnedArgs =
+            ["SET".to_owned(), format!("key:{key:012}"), VALUE.to_owned()].into_iter().collect();
+        proposal::put_request(request.encoded(), &mut bytes);
+    }
+    bytes.into()
+}
+
+fn applying(criterion: &mut Criterion) {
+    for listening in [false, true] {
+        let shard = Arc::new(Shard::new(GroupId(1), Arc::new(Listening(listening)), Clock::System, 1));
+        let mut machine = ShardMachine::new(shard);
+        let mut index = 0;
+        for first in (0..KEYS).step_by(1000) {
+            index += 1;
+            machine.apply(index, 1, &entry(first..first + 1000), None);
+        }
+        let mut rng = SmallRng::seed_from_u64(1);
+        let mut group = criterion.benchmark_group(if listening { "apply, listened to" } else { "apply" });
+        for size in [1, 16, 64] {
+            let entries: Vec<Bytes> =
+                (0..ENTRIES).map(|_| entry((0..size).map(|_| rng.random_range(0..KEYS)))).collect();
+            group.throughput(Throughput::Elements(size as u64));
+            group.bench_function(format!("{size} SETs an entry"), |bencher| {
+                bencher.iter(|| {
+                    index += 1;
+                    machine.apply(index, 1, &entries[index as usize % ENTRIES], None);
+                });
+            });
+        }
+    }
+}
+
+criterion_group!(benches, applying);
+criterion_main!(benches);
