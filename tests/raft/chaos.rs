@@ -4,7 +4,7 @@
 //! What must hold: one leader a term, one valid lease at a time, no acknowledged write lost or doubled, nothing of a
 //! refused write found anywhere, every read under a lease sees all acknowledged before it, equal journals at the end.
 //! `CHAOS_SEEDS=100 cargo test --test raft chaos` runs more of them; a failure names its seed, `CHAOS_SEED=n` replays
-//! it.
+//! it and prints the log with the virtual time.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,7 +19,10 @@ use slotcast::id::MemberId;
 use slotcast::raft::group::Group;
 use slotcast::raft::groups::seed_elections;
 use slotcast::raft::proposal::Outcome;
+use slotcast::raft::state::GroupState;
 use tokio::time::{Instant, sleep, timeout};
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
 
 use crate::cluster::{Cluster, Journal, Node, host, in_virtual_time, network, numbered, propose};
 
@@ -46,6 +49,10 @@ impl World {
     fn leading(&self) -> Option<Group> {
         let valid = |group: &&Group| group.lease().is_valid(Instant::now());
         self.members.iter().map(|(group, _)| group).find(valid).cloned()
+    }
+
+    fn states(&self) -> Vec<(MemberId, GroupState)> {
+        self.members.iter().map(|(group, _)| (group.member(), group.state().borrow().clone())).collect()
     }
 
     /// Looks at all members at once.
@@ -168,13 +175,16 @@ async fn replace(world: &Shared, victim: usize) {
             }
         }
     };
-    assert!(timeout(Duration::from_secs(60), done).await.is_ok(), "member {id} never got its place");
+    let done = timeout(Duration::from_secs(60), done).await;
+    assert!(done.is_ok(), "member {id} never got its place: {:#?}", world.borrow().states());
 }
 
 async fn story(seed: u64) -> String {
     seed_elections(seed);
     let network = network(seed);
-    let Cluster { nodes, members } = Cluster::start_on(Some(&network), LOG).await;
+    let cluster = Cluster::start_on(Some(&network), LOG).await;
+    cluster.leader(&[11, 12, 13]).await; // Formed: nobody can be lost who alone knows of the group.
+    let Cluster { nodes, members } = cluster;
     let world = Rc::new(RefCell::new(World {
         network,
         nodes,
@@ -251,10 +261,23 @@ fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
 }
 
+/// The virtual time of log lines.
+struct VirtualTime(Instant);
+
+impl FormatTime for VirtualTime {
+    fn format_time(&self, line: &mut Writer<'_>) -> std::fmt::Result {
+        write!(line, "{:>10?}", Instant::now().saturating_duration_since(self.0))
+    }
+}
+
 #[test]
 fn chaos_breaks_no_promise() {
     let seeds = match number("CHAOS_SEED") {
-        Some(seed) => seed..seed + 1,
+        Some(seed) => {
+            let time = VirtualTime(Instant::now());
+            tracing_subscriber::fmt().with_ansi(false).with_timer(time).init();
+            seed..seed + 1
+        }
         None => 1..1 + number("CHAOS_SEEDS").unwrap_or(2),
     };
     for seed in seeds {
