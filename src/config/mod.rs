@@ -273,7 +273,7 @@ mod tests {
         let config = Config::default();
         assert_eq!(config.startup.port, 6379);
         assert_eq!(config.startup.bus_port(), 16379);
-        assert_eq!(config.live().cluster_park_timeout, Duration::from_millis(800));
+        assert_eq!(config.live().cluster_park_timeout, Duration::from_millis(2000));
         assert_eq!(config.live().upkeep_interval(), Duration::from_millis(100));
         for row in DIRECTIVES {
             let default = syntax::words(row.default).expect("quotes");

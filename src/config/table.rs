@@ -131,7 +131,7 @@ pub static DIRECTIVES: &[Directive] = &[
          this. A failover takes three to four times this. At least twice cluster-heartbeat-interval."),
     live("cluster-node-timeout", "1000", Field::Millis(|s| &mut s.cluster_node_timeout, 50, 3_600_000),
         "Milliseconds of silence after which a node is marked as failed for clients (CLUSTER NODES, SHARDS)."),
-    live("cluster-park-timeout", "800", Field::Millis(|s| &mut s.cluster_park_timeout, 0, MINUTE_MS),
+    live("cluster-park-timeout", "2000", Field::Millis(|s| &mut s.cluster_park_timeout, 0, MINUTE_MS),
         "Milliseconds a request waits for its shard to have a leader before the client gets CLUSTERDOWN."),
     live("cluster-require-full-coverage", "yes", Field::YesNo(|s| &mut s.cluster_require_full_coverage),
         "yes: no slot is served while some slot belongs to no shard. no: the others go on."),
