@@ -4,6 +4,7 @@ use std::io;
 use std::net::TcpStream;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rand::RngCore;
@@ -22,6 +23,10 @@ use crate::node::hosted::Hosted;
 use crate::server::Server;
 use crate::server::listener::{HANDOVER, serve};
 use crate::topology::view::View;
+
+/// After handing its leaderships over a stopping node goes on redirecting for so long, so that clients leave it by
+/// MOVED, with an answer to everything they have asked. Shorter than a leadership takes to come home.
+const LINGER: Duration = Duration::from_millis(300);
 
 /// Running threads, each with a queue of connections to take over. They end with the process.
 pub struct IoThreads {
@@ -115,6 +120,8 @@ async fn live(
         () = hosted.follow(cluster.opened()) => stopping.recv().await,
         stop = stopping.recv() => stop,
     };
+    cluster.hand_over().await;
+    tokio::time::sleep(LINGER).await;
     cluster.stop().await;
     if let Some(done) = stop {
         let _ = done.send(());
