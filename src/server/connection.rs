@@ -16,10 +16,11 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context as TaskContext, Poll, ready};
 use std::time::Duration;
 
+use futures::FutureExt;
 use slotcast_wire::redirect::{ClusterDown, Redirect};
 use slotcast_wire::reply::Reply;
 use slotcast_wire::request::{Limits, ProtocolError, RequestParser};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tracing::debug;
@@ -27,11 +28,12 @@ use tracing::debug;
 use crate::id::GroupId;
 use crate::server::Server;
 use crate::server::batch::{Batch, Prepared};
-use crate::server::dispatch::{Dispatch, Step, holds_lease};
+use crate::server::dispatch::{Dispatch, Step};
 use crate::server::outbox::Outbox;
 use crate::server::pending::{Deferred, Pending};
 use crate::server::piece::Gather;
 use crate::session::Session;
+use crate::topology::view::View;
 
 /// Bytes read at once.
 const READ_BYTES: usize = 64 << 10;
@@ -76,6 +78,8 @@ pub struct Connection {
     pub(super) confirmed: Option<GroupId>,
     /// Until when the request at hand may wait for a leader.
     pub(super) parked_until: Option<Instant>,
+    /// What the request that waits was routed by.
+    pub(super) routed_by: Option<Arc<View>>,
     /// The last write of this connection, for WAIT.
     pub(super) last_write: Option<(GroupId, u64)>,
 }
@@ -113,6 +117,7 @@ impl Connection {
             closing: false,
             confirmed: None,
             parked_until: None,
+            routed_by: None,
             last_write: None,
         }
     }
@@ -200,7 +205,7 @@ impl Connection {
     /// Executes the whole requests of `buf`; returns how many bytes they took.
     fn serve(&mut self, buf: &[u8], out: &mut Vec<u8>, batch: &mut Batch) -> (usize, Halt) {
         let limits = self.limits();
-        let Self { server, session, outbox, parser, confirmed, parked_until, .. } = self;
+        let Self { server, session, outbox, parser, confirmed, parked_until, routed_by, .. } = self;
         let server = server.clone();
         let shards = server.shards.load();
         let mut dispatch = Dispatch::new(&server, session, outbox, out, &shards, confirmed.take());
@@ -218,6 +223,9 @@ impl Connection {
                     step => {
                         // The parser has run ahead of what is executed: it begins anew behind it.
                         *parser = RequestParser::default();
+                        if at > 0 {
+                            *parked_until = None;
+                        }
                         let (taken, halt) = defer(&mut dispatch, step, rest, prepared, &limits);
                         at += taken;
                         break 'turn halt;
@@ -237,8 +245,8 @@ impl Connection {
         };
         server.context.metrics.commands_processed.add(count);
         dispatch.session.show();
-        // Checked after the reads: if the lease still holds, nobody else could have changed what they saw.
-        if !dispatch.leased.iter().all(|shard| holds_lease(shard)) {
+        *routed_by = dispatch.view.take();
+        if !dispatch.reads_are_current() {
             debug!(client = dispatch.session.client.id, "closed: the lease ran out during its reads");
             dispatch.out.clear();
             return (at, Halt::Close);
@@ -311,10 +319,25 @@ impl Connection {
     /// Waits for what a request needs, then lets the requests go on.
     async fn settle(&mut self, pending: Pending) {
         self.runnable = true;
-        match self.wait_for(pending).await {
+        let mark = self.output.len();
+        let client = self.session.client.clone();
+        let killed = std::future::poll_fn(|task| {
+            client.register(task.waker());
+            if client.is_killed() { Poll::Ready(()) } else { Poll::Pending }
+        });
+        let deferred = tokio::select! {
+            biased;
+            deferred = self.wait_for(pending) => deferred,
+            () = killed => Deferred::Close,
+        };
+        match deferred {
             Deferred::Answered { consumed } => {
                 self.input.drain(..consumed.min(self.input.len()));
                 self.parked_until = None;
+                if self.session.is_muted() {
+                    self.output.truncate(mark);
+                }
+                self.session.end_request();
             }
             Deferred::Again => self.parser = RequestParser::default(),
             Deferred::Close => self.closing = true,
@@ -323,9 +346,17 @@ impl Connection {
 
     /// Runs `f` with a dispatcher that writes behind what is to be sent.
     pub(super) fn dispatching<R>(&mut self, f: impl FnOnce(&mut Dispatch<'_>) -> R) -> R {
-        let Self { server, session, outbox, output, confirmed, .. } = self;
+        let Self { server, session, outbox, output, confirmed, routed_by, .. } = self;
         let shards = server.shards.load();
-        f(&mut Dispatch::new(server, session, outbox, output, &shards, confirmed.take()))
+        let mut dispatch = Dispatch::new(server, session, outbox, output, &shards, confirmed.take());
+        *routed_by = dispatch.view.clone();
+        f(&mut dispatch)
+    }
+
+    /// Whether the client has closed its end.
+    pub(super) fn is_abandoned(&self) -> bool {
+        let ready = self.stream.ready(Interest::READABLE).now_or_never();
+        ready.is_some_and(|ready| ready.is_ok_and(|ready| ready.is_read_closed()))
     }
 
     /// Answers one request with CLUSTERDOWN.

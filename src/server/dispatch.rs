@@ -82,6 +82,11 @@ pub struct Dispatch<'a> {
     pub leased: SmallVec<[&'a Arc<Shard>; 2]>,
 }
 
+/// In a cluster, where a transaction is one log entry of one shard.
+const WALK_IN_TRANSACTION: CommandError = CommandError::text(
+    "ERR In a cluster a command over all keys cannot be part of a transaction: a node may lead several shards",
+);
+
 impl<'a> Dispatch<'a> {
     /// A dispatcher for what now happens.
     pub fn new(
@@ -115,16 +120,15 @@ impl<'a> Dispatch<'a> {
     /// One request that needs a closer look.
     fn request(&mut self, args: Args<'_>) -> Step {
         let mark = self.out.len();
-        self.session.replies = self.session.replies.at_next_request();
         let step = match resolve(args) {
             Ok(entry) => self.guarded(entry, args),
-            Err(error) => {
-                self.spoil();
-                self.error(&error)
-            }
+            Err(error) => self.refuse(args, &error),
         };
-        if matches!(self.session.replies, Replies::Off | Replies::Skip) {
-            self.out.truncate(mark);
+        if self.session.replies != Replies::On && matches!(step, Step::Done | Step::Close) {
+            if self.session.is_muted() {
+                self.out.truncate(mark);
+            }
+            self.session.end_request();
         }
         step
     }
@@ -143,7 +147,7 @@ impl<'a> Dispatch<'a> {
             Some(_) => self.session_command(entry, args),
             None => self.on_keys(entry.command, args, None),
         };
-        self.session.asking &= entry.name == "asking";
+        self.session.asking &= entry.name == "asking" || matches!(step, Step::Park(_) | Step::Confirm(_));
         step
     }
 
@@ -173,16 +177,20 @@ impl<'a> Dispatch<'a> {
             return self.error(&CommandError::text("ERR Command not allowed inside a transaction"));
         }
         if entry.session.is_none() {
-            match self.target(entry.command, args, None) {
-                Ok(_) => {}
-                Err(Step::Park(slot)) => return Step::Park(slot),
+            let shard = match self.target(entry.command, args, None) {
+                Ok((None, Needs::Everything)) => {
+                    self.spoil();
+                    return self.error(&WALK_IN_TRANSACTION);
+                }
+                Ok((shard, _)) => shard,
+                Err(step @ (Step::Park(_) | Step::Confirm(_))) => return step,
                 Err(step) => {
                     self.spoil();
                     return step;
                 }
-            }
+            };
             if entry.command.flags.has(Flags::DENYOOM)
-                && let Err(error) = self.make_room_somewhere()
+                && let Some(Err(error)) = shard.map(|shard| self.make_room(shard))
             {
                 self.spoil();
                 return self.error(&error);
@@ -267,6 +275,12 @@ impl<'a> Dispatch<'a> {
         }
     }
 
+    /// Whether all that was read under leases was current: to be asked after the reads, before their replies leave.
+    /// If a lease still holds then, nobody else could have changed what was read.
+    pub fn reads_are_current(&self) -> bool {
+        self.leased.iter().all(|shard| holds_lease(shard))
+    }
+
     /// A shard that may be served now: under its lease, or after the leadership was confirmed.
     fn under_lease(&mut self, shard: &'a Arc<Shard>) -> Result<&'a Arc<Shard>, Step> {
         if self.confirmed == Some(shard.id) || self.leased.iter().any(|leased| leased.id == shard.id) {
@@ -332,6 +346,18 @@ impl<'a> Dispatch<'a> {
         }
     }
 
+    /// A request that is no command, or has too few or too many arguments. An EXEC ends its transaction even so.
+    #[cold]
+    fn refuse(&mut self, args: Args<'_>, error: &CommandError) -> Step {
+        if args.name().eq_ignore_ascii_case(b"exec") && self.session.transaction.discard() {
+            let why = error.0.strip_prefix("ERR ").unwrap_or(&error.0);
+            let aborted = format!("EXECABORT Transaction discarded because of: {why}");
+            return self.error(&CommandError(aborted.into()));
+        }
+        self.spoil();
+        self.error(error)
+    }
+
     /// A request between MULTI and EXEC could not be queued.
     fn spoil(&mut self) {
         if self.session.transaction.is_open() {
@@ -361,6 +387,6 @@ impl<'a> Dispatch<'a> {
 }
 
 /// Whether what is read from the shard up to now is current.
-pub fn holds_lease(shard: &Shard) -> bool {
+fn holds_lease(shard: &Shard) -> bool {
     shard.proposer().is_some_and(|proposer| proposer.lease().is_valid(Instant::now()))
 }

@@ -16,9 +16,10 @@ use crate::keyspace::locked::Needs;
 use crate::server::batch::Prepared;
 use crate::server::dispatch::Dispatch;
 use crate::server::pending::Pending;
+use crate::session::Session;
 use crate::session::table::resolve;
 use crate::shard::Shard;
-use crate::shard::piece::{Piece, Step};
+use crate::shard::piece::{Piece, PieceReply, Step};
 use crate::shard::proposal::put_request;
 
 /// Requests in a piece.
@@ -56,7 +57,9 @@ impl Gather<'_, '_> {
             }
             end += consumed;
         }
-        propose(self.dispatch, shard, steps, units, end)
+        let replies = steps.len();
+        let reply = propose(self.dispatch.session, shard, steps, units);
+        Pending::Piece { reply, replies, consumed: end, shard: shard.id }
     }
 
     /// What a request is in this piece; `None`: it ends it.
@@ -69,26 +72,27 @@ impl Gather<'_, '_> {
         if !entry.command.is_write() {
             return Some(Step::Read(OwnedArgs::from(args)));
         }
-        let may_need_room = entry.command.flags.has(Flags::DENYOOM)
-            && self.dispatch.server.context.config.live().maxmemory > 0;
-        (!may_need_room).then_some(Step::Logged)
+        // One that needs room made for it begins a piece of its own.
+        let fits =
+            !entry.command.flags.has(Flags::DENYOOM) || self.dispatch.server.context.has_room().is_ok();
+        fits.then_some(Step::Logged)
     }
 }
 
 /// Hands steps and their units to the shard's proposer.
 pub fn propose(
-    dispatch: &Dispatch<'_>,
-    shard: &Arc<Shard>,
+    session: &Session,
+    shard: &Shard,
     steps: Vec<Step>,
     units: Vec<u8>,
-    consumed: usize,
-) -> Pending {
-    let (sender, reply) = oneshot::channel();
-    let replies = steps.len();
-    let (author, tracking) = (Some(dispatch.session.client.id), dispatch.session.tracking.on);
-    let piece = Piece { author, tracking, proto: dispatch.session.proto, steps, reply: sender };
-    if let Some(proposer) = shard.proposer() {
-        proposer.submit(piece, units);
+) -> oneshot::Receiver<PieceReply> {
+    let (reply, receiver) = oneshot::channel();
+    let (author, tracking) = (Some(session.client.id), session.tracking.on);
+    let piece = Piece { author, tracking, proto: session.proto, steps, reply };
+    match shard.proposer() {
+        Some(proposer) => proposer.submit(piece, units),
+        // Its group is not attached yet; the connection tries again, and is surely still there.
+        None => drop(piece.reply.send(PieceReply::NotLeader)),
     }
-    Pending::Piece { reply, replies, consumed, shard: shard.id }
+    receiver
 }

@@ -26,6 +26,9 @@ use crate::shard::proposal::put_request;
 /// How long a proposed write is waited for before it is answered with UNCERTAIN.
 pub const OUTCOME_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How often WAIT, which may wait for ever, looks whether its client is still there.
+const ABANDONED_CHECK: Duration = Duration::from_secs(1);
+
 /// The answer to a write that was proposed and may or may not take effect.
 pub const UNCERTAIN: &str =
     "UNCERTAIN The write was proposed but not confirmed in time; it may or may not take effect";
@@ -40,21 +43,14 @@ impl Connection {
                         self.output.extend_from_slice(&bytes);
                         Deferred::Answered { consumed }
                     }
-                    None => Deferred::Again,
+                    None => self.again_or_down(consumed, replies).await,
                 }
             }
-            Pending::Step(Step::Park(_), consumed) => match self.park().await {
+            Pending::Step(Step::Park(_), consumed) => self.again_or_down(consumed, 1).await,
+            Pending::Step(Step::Confirm(shard), consumed) => match self.confirm(&shard).await {
                 true => Deferred::Again,
-                false => {
-                    self.answer_down();
-                    self.input.drain(..consumed.min(self.input.len()));
-                    Deferred::Again
-                }
+                false => self.give_up(consumed, 1),
             },
-            Pending::Step(Step::Confirm(shard), _) => {
-                self.confirm(&shard).await;
-                Deferred::Again
-            }
             Pending::Step(Step::ProposeAll, consumed) => self.propose_all(consumed).await,
             Pending::Step(Step::Execute(batch), _) => {
                 self.execute(&batch).await;
@@ -96,49 +92,70 @@ impl Connection {
         }
     }
 
-    /// Waits for the routes to change; false: the request has waited long enough.
-    async fn park(&mut self) -> bool {
-        let live = self.server.context.config.live().cluster_park_timeout;
-        let until = *self.parked_until.get_or_insert_with(|| Instant::now() + live);
-        let Some(mut routes) = self.server.routes.clone() else { return false };
-        Instant::now() < until
-            && timeout_at(until, routes.changed()).await.is_ok_and(|changed| changed.is_ok())
+    /// Routes the requests again once the routes are other ones.
+    async fn again_or_down(&mut self, consumed: usize, requests: usize) -> Deferred {
+        if self.park().await { Deferred::Again } else { self.give_up(consumed, requests) }
     }
 
-    /// Confirms the leadership of a shard whose lease has run out.
-    async fn confirm(&mut self, shard: &Arc<Shard>) {
-        let timeout = self.server.context.config.live().cluster_park_timeout;
-        let until = *self.parked_until.get_or_insert_with(|| Instant::now() + timeout);
-        let Some(proposer) = shard.proposer() else { return };
-        if let Ok(Ok(())) = timeout_at(until, proposer.group().read_barrier()).await {
-            self.confirmed = Some(shard.id);
-        } else {
-            self.park().await;
+    /// Waits for the routes to be other than what the request was routed by; false: it has waited long enough.
+    async fn park(&mut self) -> bool {
+        let until = self.patience();
+        let Some(mut routes) = self.server.routes.clone() else { return false };
+        // Marked first, then compared: whatever changes from here on is noticed by one of the two.
+        routes.mark_unchanged();
+        let (now, then) = (self.server.context.view(), self.routed_by.as_ref());
+        if now.as_ref().zip(then).is_none_or(|(now, then)| !Arc::ptr_eq(now, then)) {
+            return Instant::now() < until;
         }
+        timeout_at(until, routes.changed()).await.is_ok_and(|changed| changed.is_ok())
+    }
+
+    /// Confirms the leadership of a shard whose lease has run out; false: the request has waited long enough.
+    async fn confirm(&mut self, shard: &Arc<Shard>) -> bool {
+        let until = self.patience();
+        if let Some(proposer) = shard.proposer()
+            && let Ok(Ok(())) = timeout_at(until, proposer.group().read_barrier()).await
+        {
+            self.confirmed = Some(shard.id);
+            return true;
+        }
+        self.park().await
+    }
+
+    /// Until when the request at hand may wait for a leader.
+    fn patience(&mut self) -> Instant {
+        let timeout = self.server.context.config.live().cluster_park_timeout;
+        *self.parked_until.get_or_insert_with(|| Instant::now() + timeout)
+    }
+
+    /// Answers that nobody leads.
+    fn give_up(&mut self, consumed: usize, requests: usize) -> Deferred {
+        (0..requests).for_each(|_| self.answer_down());
+        Deferred::Answered { consumed }
     }
 
     /// FLUSHALL: a write to every shard this node leads.
     async fn propose_all(&mut self, consumed: usize) -> Deferred {
-        let request = self.input.get(..consumed).unwrap_or_default().to_vec();
-        let pieces: Vec<Pending> = self.dispatching(|dispatch| {
-            let Some(view) = dispatch.view.clone() else { return Vec::new() };
-            let shards = dispatch.server.shards.load();
-            let led = shards.values().filter(|shard| view.serves(shard.id));
-            let mut units = Vec::new();
-            put_request(&request, &mut units);
-            led.map(|shard| propose(dispatch, shard, vec![PieceStep::Logged], units.clone(), 0)).collect()
+        let mut units = Vec::new();
+        put_request(self.input.get(..consumed).unwrap_or_default(), &mut units);
+        let shards = self.server.shards.load_full();
+        let led = shards.values().filter(|shard| self.server.context.leads(shard.id));
+        let asked = led.map(|shard| propose(&self.session, shard, vec![PieceStep::Logged], units.clone()));
+        let replies = join_all(asked.map(|reply| tokio::time::timeout(OUTCOME_TIMEOUT, reply))).await;
+        let all = replies.iter().map(|reply| match reply {
+            Ok(Ok(PieceReply::Applied { bytes, .. })) => Some(bytes),
+            _ => None,
         });
-        let replies = join_all(pieces.into_iter().filter_map(|pending| match pending {
-            Pending::Piece { reply, .. } => Some(tokio::time::timeout(OUTCOME_TIMEOUT, reply)),
-            Pending::Step(..) => None,
-        }))
-        .await;
-        let all = replies.iter().all(|reply| matches!(reply, Ok(Ok(PieceReply::Applied { .. }))));
-        let mut reply = Reply::new(&mut self.output, self.session.proto);
-        if all {
-            reply.ok()
+        if let Some(all) = all.collect::<Option<Vec<_>>>() {
+            match all.first() {
+                Some(bytes) => self.output.extend_from_slice(bytes),
+                None => Reply::new(&mut self.output, self.session.proto).ok(),
+            }
+        } else if replies.iter().any(|reply| matches!(reply, Ok(Ok(PieceReply::NotLeader)))) {
+            // A leadership has just moved. Flushing the others twice does no harm.
+            return self.again_or_down(consumed, 1).await;
         } else {
-            reply.error(UNCERTAIN)
+            Reply::new(&mut self.output, self.session.proto).error(UNCERTAIN);
         }
         Deferred::Answered { consumed }
     }
@@ -146,36 +163,35 @@ impl Connection {
     /// EXEC, until its reply is written.
     async fn execute(&mut self, batch: &Batch) {
         loop {
-            let plan = self.dispatching(|dispatch| match dispatch.transaction(batch) {
-                Plan::Propose(shard, units) => Err(Step::Propose(shard.clone()).with(propose(
-                    dispatch,
-                    &shard,
-                    vec![PieceStep::Logged],
-                    units,
-                    0,
-                ))),
-                Plan::Wait(step) => Err((step, None)),
-                Plan::Done => Ok(()),
+            let mark = self.output.len();
+            let planned = self.dispatching(|dispatch| {
+                let plan = dispatch.transaction(batch);
+                (plan, dispatch.reads_are_current())
             });
-            match plan {
-                Ok(()) => return,
-                Err((_, Some(Pending::Piece { reply, shard, .. }))) => {
-                    match self.outcome(reply, 1, shard).await {
+            let goes_on = match planned {
+                (Plan::Done, true) => return,
+                (Plan::Done, false) => {
+                    // It only read, so it can be executed again.
+                    self.output.truncate(mark);
+                    true
+                }
+                (Plan::Propose(shard, units), _) => {
+                    let reply = propose(&self.session, &shard, vec![PieceStep::Logged], units);
+                    match self.outcome(reply, 1, shard.id).await {
                         Some((bytes, Some(ends))) => {
                             return self.dispatching(|dispatch| {
                                 dispatch.put_together(batch, &bytes, ends.as_deref())
                             });
                         }
                         Some((error, None)) => return self.output.extend_from_slice(&error),
-                        None => {}
+                        None => self.park().await,
                     }
                 }
-                Err((Step::Confirm(shard), _)) => self.confirm(&shard).await,
-                Err(_) => {
-                    if !self.park().await {
-                        return self.answer_down();
-                    }
-                }
+                (Plan::Wait(Step::Confirm(shard)), _) => self.confirm(&shard).await,
+                (Plan::Wait(_), _) => self.park().await,
+            };
+            if !goes_on {
+                return self.answer_down();
             }
         }
     }
@@ -200,10 +216,11 @@ impl Connection {
             if holding >= wanted {
                 return holding;
             }
-            let changed = state.changed();
-            let goes_on = match until {
-                Some(until) => timeout_at(until, changed).await.is_ok_and(|changed| changed.is_ok()),
-                None => changed.await.is_ok(),
+            let look = Instant::now() + ABANDONED_CHECK;
+            let next = until.map_or(look, |until| until.min(look));
+            let goes_on = match timeout_at(next, state.changed()).await {
+                Ok(changed) => changed.is_ok(),
+                Err(_) => until != Some(next) && !self.is_abandoned(),
             };
             if !goes_on {
                 return holding;
@@ -216,12 +233,5 @@ impl Connection {
         let shards = self.server.shards.load();
         let followers = shards.values().filter_map(|shard| shard.proposer());
         followers.map(|proposer| proposer.group().state().borrow().followers.len()).max().unwrap_or(0)
-    }
-}
-
-impl Step {
-    /// With what it already waits for.
-    fn with(self, pending: Pending) -> (Step, Option<Pending>) {
-        (self, Some(pending))
     }
 }

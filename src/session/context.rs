@@ -51,6 +51,16 @@ impl Context {
         self.keyspaces.load().values().map(|keyspace| keyspace.usage().bytes.max(0) as u64).sum()
     }
 
+    /// Whether there is room for another write under `maxmemory`; if not, the bytes that are used.
+    pub fn has_room(&self) -> Result<(), u64> {
+        let limit = self.config.live().maxmemory;
+        if limit == 0 {
+            return Ok(());
+        }
+        let used = self.used_memory();
+        if used <= limit { Ok(()) } else { Err(used) }
+    }
+
     /// Whether the node serves this shard as its leader (always, in single-node mode).
     pub fn leads(&self, shard: GroupId) -> bool {
         self.cluster.as_ref().is_none_or(|cluster| cluster.load().serves(shard))

@@ -78,8 +78,8 @@ pub enum Replies {
 }
 
 impl Replies {
-    /// What holds for the request that now begins: SKIP is for one request, the one behind it.
-    pub fn at_next_request(self) -> Self {
+    /// What holds for the next request, now that one is answered: SKIP is for one, the one behind it.
+    pub fn after_request(self) -> Self {
         match self {
             Self::SkipNext => Self::Skip,
             Self::Skip => Self::On,
@@ -124,6 +124,16 @@ impl Session {
             let mut profile = self.client.profile.lock();
             (profile.last_command, profile.multi) = now;
         }
+    }
+
+    /// Whether the request at hand goes unanswered.
+    pub fn is_muted(&self) -> bool {
+        matches!(self.replies, Replies::Off | Replies::Skip)
+    }
+
+    /// A request is answered (or, muted, done). One that waits and is tried again is not: what holds for it stays.
+    pub fn end_request(&mut self) {
+        self.replies = self.replies.after_request();
     }
 
     /// Changes the RESP version.
