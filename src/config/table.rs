@@ -86,7 +86,8 @@ pub static DIRECTIVES: &[Directive] = &[
 
     // Memory
     live("maxmemory", "0", Field::Bytes(|s| &mut s.maxmemory, 0, u64::MAX),
-        "Bytes that the keys and values of this node may take, over all shards it holds. 0: no limit."),
+        "Bytes that the keys and values of this node may take, over all shards it holds; each of them has an equal \
+         share. 0: no limit."),
     live("maxmemory-policy", "noeviction", Field::Policy(|s| &mut s.maxmemory_policy),
         "What goes when maxmemory is reached. noeviction: nothing, writes get an error. allkeys-lru: the key used \
          longest ago. volatile-ttl: the key that expires soonest. Both look at a sample of maxmemory-samples keys."),

@@ -47,7 +47,7 @@ impl Gather<'_, '_> {
             let rest = &buf[end..];
             let parsed = RequestParser::default().parse(rest, self.limits, &mut request);
             let Ok(Parsed::Request(consumed)) = parsed else { break };
-            match self.step(shard, request.args(rest)) {
+            match self.step(shard, request.args(rest), units.len() + consumed) {
                 Some(Step::Logged) => {
                     put_request(request.encoded(rest), &mut units);
                     steps.push(Step::Logged);
@@ -62,8 +62,8 @@ impl Gather<'_, '_> {
         Pending::Piece { reply, replies, consumed: end, shard: shard.id }
     }
 
-    /// What a request is in this piece; `None`: it ends it.
-    fn step(&self, shard: &Shard, args: Args<'_>) -> Option<Step> {
+    /// What a request is in this piece; `None`: it ends it. With it the piece's writes come to `planned` bytes.
+    fn step(&self, shard: &Shard, args: Args<'_>, planned: usize) -> Option<Step> {
         let entry = resolve(args).ok().filter(|entry| entry.session.is_none())?;
         let Ok(Needs::Slot(slot)) = needs(entry.command, args) else { return None };
         if self.dispatch.view.as_ref()?.topology.slots.owner(slot) != Some(shard.id) {
@@ -73,8 +73,7 @@ impl Gather<'_, '_> {
             return Some(Step::Read(OwnedArgs::from(args)));
         }
         // One that needs room made for it begins a piece of its own.
-        let fits =
-            !entry.command.flags.has(Flags::DENYOOM) || self.dispatch.server.context.has_room().is_ok();
+        let fits = !entry.command.flags.has(Flags::DENYOOM) || self.dispatch.room_for(shard, planned).is_ok();
         fits.then_some(Step::Logged)
     }
 }

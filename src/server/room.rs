@@ -18,13 +18,25 @@ const HEADROOM: u64 = 64 << 10;
 /// See [`HEADROOM`].
 const HEADROOM_PART: u64 = 128;
 
+/// A shard takes more than its share.
+pub(super) struct Short {
+    used: u64,
+    limit: u64,
+}
+
 impl Dispatch<'_> {
+    /// Whether a shard that is about to grow by `planned` bytes stays within its share.
+    pub(super) fn room_for(&self, shard: &Shard, planned: usize) -> Result<(), Short> {
+        let Some(limit) = self.server.context.memory_share() else { return Ok(()) };
+        let used = shard.keyspace.usage().bytes.max(0) as u64;
+        if used + planned as u64 <= limit { Ok(()) } else { Err(Short { used, limit }) }
+    }
+
     /// Lets keys go if memory is short, before a write.
     pub(super) fn make_room(&mut self, shard: &Arc<Shard>) -> Result<(), CommandError> {
-        let Err(used) = self.server.context.has_room() else { return Ok(()) };
+        let Err(Short { used, limit }) = self.room_for(shard, 0) else { return Ok(()) };
         let live = self.server.context.config.live();
-        let (limit, policy, samples) =
-            (live.maxmemory, policy(live.maxmemory_policy), live.maxmemory_samples);
+        let (policy, samples) = (policy(live.maxmemory_policy), live.maxmemory_samples);
         let used = used + (limit / HEADROOM_PART).min(HEADROOM);
         let victims = shard
             .victims(Pressure { limit, used, policy, samples })

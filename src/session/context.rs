@@ -51,14 +51,12 @@ impl Context {
         self.keyspaces.load().values().map(|keyspace| keyspace.usage().bytes.max(0) as u64).sum()
     }
 
-    /// Whether there is room for another write under `maxmemory`; if not, the bytes that are used.
-    pub fn has_room(&self) -> Result<(), u64> {
+    /// Bytes that each copy here may take under `maxmemory`; none: no limit. The copies share the node's limit evenly,
+    /// because only its own leader lets a shard's keys go: a shard whose share others had taken could neither write nor
+    /// make room.
+    pub fn memory_share(&self) -> Option<u64> {
         let limit = self.config.live().maxmemory;
-        if limit == 0 {
-            return Ok(());
-        }
-        let used = self.used_memory();
-        if used <= limit { Ok(()) } else { Err(used) }
+        (limit > 0).then(|| limit / self.keyspaces.load().len().max(1) as u64)
     }
 
     /// Whether the node serves this shard as its leader (always, in single-node mode).

@@ -9,12 +9,12 @@ use crate::shard::Shard;
 /// Victims chosen before one write; the next write chooses more if that was not enough.
 pub const MAX_VICTIMS: usize = 64;
 
-/// The node's limit and what is taken of it.
+/// A shard's limit and what is taken of it.
 #[derive(Clone, Copy, Debug)]
 pub struct Pressure {
-    /// Bytes that may be used (`maxmemory`), never 0.
+    /// Bytes that may be used (this shard's share of `maxmemory`), never 0.
     pub limit: u64,
-    /// Bytes used by all keyspaces of the node.
+    /// Bytes it uses.
     pub used: u64,
     /// What may go.
     pub policy: Policy,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "scripts/lib"))
 
-from resp import Connection, ReplyError, encode  # noqa: E402
+from resp import Connection, ReplyError, encode, fields  # noqa: E402
 
 PORT = int(os.environ["CLUSTER_NODE"].split(":")[1])
 TESTS = []
@@ -175,6 +175,29 @@ def idle_connections_are_closed_if_a_timeout_is_set():
         equal(connection.call("CONFIG", "SET", "timeout", 1), "OK")
         equal(connection.reader.read(), b"")
     equal(ask("CONFIG", "SET", "timeout", 0), "OK")
+
+
+def masters():
+    return sorted({entry[2][1] for entry in ask("CLUSTER", "SLOTS")})
+
+
+@test
+def a_full_shard_takes_no_room_from_the_others():
+    own, _, other, elsewhere = keys()
+    port = int(elsewhere.rpartition(":")[2])
+    for master in masters():
+        used = int(fields(ask("INFO", "memory", port=master))["used_memory"])
+        ask("CONFIG", "SET", "maxmemory", used + 3_000_000, "maxmemory-policy", "allkeys-lru", port=master)
+    try:
+        with connect() as connection:
+            connection.send(b"".join(encode("SET", f"{{{own}}}:{n}", "x" * 1000) for n in range(6000)))
+            equal(connection.reader.read(6000 * 5), 6000 * b"+OK\r\n")
+            assert connection.call("DBSIZE") < 5000
+        equal(ask("SET", other, "x", port=port), "OK")
+    finally:
+        for master in masters():
+            ask("CONFIG", "SET", "maxmemory", 0, "maxmemory-policy", "noeviction", port=master)
+            ask("FLUSHALL", port=master)
 
 
 @test
