@@ -111,6 +111,11 @@ impl Cluster {
         self.standing.topology()
     }
 
+    /// All Raft members on this node, the metadata group's among them.
+    pub fn groups(&self) -> Vec<Group> {
+        self.groups.all()
+    }
+
     /// How far this node has come.
     pub fn phase(&self) -> Phase {
         self.standing.hello().phase

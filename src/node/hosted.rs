@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -29,6 +30,8 @@ pub type Keyspaces = Arc<ArcSwap<BTreeMap<GroupId, Arc<Keyspace>>>>;
 pub struct Hosted {
     observer: Arc<dyn Observer>,
     clock: Clock,
+    /// The next shard's seed.
+    seed: Arc<AtomicU64>,
     made: Arc<Mutex<BTreeMap<GroupId, Arc<Shard>>>>,
     /// The shards that run.
     pub shards: Shards,
@@ -37,9 +40,15 @@ pub struct Hosted {
 }
 
 impl Hosted {
-    /// None yet.
-    pub fn new(observer: Arc<dyn Observer>, clock: Clock) -> Self {
-        Self { observer, clock, made: Arc::default(), shards: Arc::default(), keyspaces: Arc::default() }
+    /// None yet. `seed`: of all the shards' lots; random, except in a simulation.
+    pub fn new(observer: Arc<dyn Observer>, clock: Clock, seed: u64) -> Self {
+        let (seed, made) = (Arc::new(AtomicU64::new(seed)), Arc::default());
+        Self { observer, clock, seed, made, shards: Arc::default(), keyspaces: Arc::default() }
+    }
+
+    /// The shard made last for a group, whether it runs already or not.
+    pub fn made(&self, group: GroupId) -> Option<Arc<Shard>> {
+        self.made.lock().get(&group).cloned()
     }
 
     /// A shard that runs without a group (single-node mode).
@@ -76,7 +85,8 @@ impl Hosted {
     }
 
     fn make(&self, group: GroupId) -> Arc<Shard> {
-        let shard = Arc::new(Shard::new(group, self.observer.clone(), self.clock, rand::random()));
+        let seed = self.seed.fetch_add(1, Ordering::Relaxed);
+        let shard = Arc::new(Shard::new(group, self.observer.clone(), self.clock, seed));
         self.made.lock().insert(group, shard.clone());
         shard
     }

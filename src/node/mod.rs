@@ -48,7 +48,7 @@ impl Node {
         let listeners = listen(&config).map_err(|error| format!("cannot listen: {error}"))?;
         let metrics = Arc::new(Metrics::default());
         let invalidation = Arc::new(Invalidation::new(config.clone(), metrics.clone()));
-        let hosted = Hosted::new(invalidation.clone(), Clock::System);
+        let hosted = Hosted::new(invalidation.clone(), Clock::System, rand::random());
         let cluster = match config.startup.cluster_enabled {
             true => Some(ClusterThread::start(&config, &hosted).await?),
             false => {

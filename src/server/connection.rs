@@ -219,7 +219,13 @@ impl Connection {
                 let consumed = prepared.consumed();
                 count += 1;
                 match dispatch.prepared(prepared, rest) {
-                    Step::Done => at += consumed,
+                    Step::Done if dispatch.out.len() < WRITE_BYTES => at += consumed,
+                    Step::Done => {
+                        // Enough to write first; what was parsed ahead is parsed again.
+                        *parser = RequestParser::default();
+                        at += consumed;
+                        break 'turn Halt::Full;
+                    }
                     step => {
                         // The parser has run ahead of what is executed: it begins anew behind it.
                         *parser = RequestParser::default();

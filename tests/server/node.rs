@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use slotcast_wire::args::OwnedArgs;
@@ -10,6 +11,18 @@ use slotcast_wire::frame::{Frame, FrameDecoder};
 
 /// Longest wait for anything.
 pub const LIMIT: Duration = Duration::from_secs(30);
+
+/// A port that no other test of this process is given, and that nobody listens on now.
+fn next_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    loop {
+        let port =
+            20_000 + (std::process::id() % 200) as u16 * 50 + NEXT.fetch_add(1, Ordering::Relaxed) % 50;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
 
 /// A running node, killed when dropped.
 pub struct Node {
@@ -20,21 +33,25 @@ pub struct Node {
 impl Node {
     /// Starts a node with further flags, and waits until it answers.
     pub fn start(flags: &[&str]) -> Node {
-        let port =
-            TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
-        let child = Command::new(env!("CARGO_BIN_EXE_slotcast"))
-            .args(["--port", &port.to_string(), "--dir", env!("CARGO_TARGET_TMPDIR")])
-            .args(flags)
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("the node starts");
-        let node = Node { child, port };
         let since = Instant::now();
-        while TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(since.elapsed() < LIMIT, "the node does not listen");
-            std::thread::sleep(Duration::from_millis(5));
+        loop {
+            let port = next_port();
+            let child = Command::new(env!("CARGO_BIN_EXE_slotcast"))
+                .args(["--port", &port.to_string(), "--dir", env!("CARGO_TARGET_TMPDIR")])
+                .args(flags)
+                .stdout(Stdio::null())
+                .spawn()
+                .expect("the node starts");
+            let mut node = Node { child, port };
+            // A node that finds its port taken ends; the next port may be free.
+            while node.child.try_wait().expect("its state").is_none() {
+                if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+                    return node;
+                }
+                assert!(since.elapsed() < LIMIT, "the node does not listen");
+                std::thread::sleep(Duration::from_millis(5));
+            }
         }
-        node
     }
 
     pub fn connect(&self) -> Client {

@@ -1,0 +1,209 @@
+//! One simulated node: a runtime and a clock of its own, on it the node's part of the cluster, the shards it holds,
+//! and the connections of its clients. Dropping it drops every task where it stands: a crash.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+use slotcast::config::Config;
+use slotcast::id::{GroupId, NodeId};
+use slotcast::metrics::Metrics;
+use slotcast::node::cluster::Cluster;
+use slotcast::node::cluster::options::{ClusterOptions, SeedAddress};
+use slotcast::node::cluster::shards::Factory;
+use slotcast::node::hosted::Hosted;
+use slotcast::raft::machine::{InstallError, Local, Machine};
+use slotcast::raft::state::Timing;
+use slotcast::server::invalidation::Invalidation;
+use slotcast::session::clients::Clients;
+use slotcast::shard::Shard;
+use slotcast::shard::upkeep::Upkeep;
+use slotcast::time::{Clock, Millis};
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::network::{Network, address};
+use crate::replicas::Replicas;
+use crate::server::{Fault, Message, Request, Server, serve};
+
+/// Nodes, and shards, and copies of each.
+pub const NODES: usize = 3;
+/// Wall time when a simulation begins.
+const EPOCH: Millis = 1_700_000_000_000;
+/// Small, so that a node that was away for a second gets a snapshot.
+const LOG_BYTES: usize = 16 << 10;
+const UPKEEP: Duration = Duration::from_millis(100);
+const CLIENT_PORT: u16 = 7001;
+
+/// A node's id.
+pub fn id(node: usize) -> NodeId {
+    NodeId::from_bytes([node as u8 + 1; 20])
+}
+
+/// The node that clients are sent to with this port.
+pub fn node_of(port: u16) -> usize {
+    usize::from(port.wrapping_sub(CLIENT_PORT))
+}
+
+/// See the module's documentation.
+pub struct Node {
+    runtime: Runtime,
+    begun: u64,
+    start: Instant,
+    reached: u64,
+    pub cluster: Arc<Cluster>,
+    pub server: Arc<Server>,
+}
+
+/// What starts a node.
+pub struct Setup<'a> {
+    pub node: usize,
+    /// Lives begun before it, of all nodes.
+    pub life: u64,
+    pub seed: u64,
+    pub now: u64,
+    pub network: &'a Network,
+    pub replicas: &'a Replicas,
+    pub fault: Option<Fault>,
+}
+
+impl Node {
+    /// Starts a node, new or again.
+    pub fn start(setup: &Setup<'_>) -> Node {
+        let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        let seed = setup.seed.wrapping_mul(1_000).wrapping_add(setup.life);
+        let (cluster, server, start) = runtime.block_on(async {
+            let start = Instant::now();
+            let clock = Clock::Simulated { base: EPOCH + setup.now, start };
+            let config = Arc::new(Config::from_text("simulation", "").unwrap());
+            let invalidation = Arc::new(Invalidation::new(config, Arc::new(Metrics::default())));
+            let hosted = Hosted::new(invalidation.clone(), clock, seed);
+            let options = options(setup, seed);
+            let cluster = Arc::new(Cluster::start(options, factory(setup, &hosted)).await.unwrap());
+            let server = Arc::new(Server {
+                hosted,
+                invalidation,
+                clients: Clients::default(),
+                view: cluster.view(),
+                changed: cluster.changed(),
+                rng: Mutex::new(SmallRng::seed_from_u64(seed)),
+                fault: setup.fault,
+            });
+            let (follower, opened) = (server.clone(), cluster.opened());
+            tokio::spawn(async move { follower.hosted.follow(opened).await });
+            tokio::spawn(upkeep(server.clone()));
+            (cluster, server, start)
+        });
+        Node { runtime, begun: setup.now, start, reached: setup.now, cluster, server }
+    }
+
+    /// Lets the node live until `now` (ms). If it was not let for a while (it was paused) the time is over at once.
+    pub fn advance(&mut self, now: u64) {
+        let behind = now.saturating_sub(self.reached + 1);
+        let until = self.start + Duration::from_millis(now - self.begun);
+        self.runtime.block_on(async {
+            if behind > 0 {
+                tokio::time::advance(Duration::from_millis(behind)).await;
+            }
+            sleep_until(until).await;
+        });
+        self.reached = now;
+    }
+
+    /// Where clients come in.
+    pub fn door(&self) -> Door {
+        Door { handle: self.runtime.handle().clone(), server: self.server.clone() }
+    }
+}
+
+/// Where clients come in. It may be that nobody lives behind it any more.
+#[derive(Clone)]
+pub struct Door {
+    handle: Handle,
+    server: Arc<Server>,
+}
+
+impl Door {
+    /// A new connection.
+    pub fn connect(&self) -> (UnboundedSender<Request>, UnboundedReceiver<Message>) {
+        let (requests, incoming) = unbounded_channel();
+        let (outgoing, messages) = unbounded_channel();
+        self.handle.spawn(serve(self.server.clone(), incoming, outgoing));
+        (requests, messages)
+    }
+}
+
+fn options(setup: &Setup<'_>, seed: u64) -> ClusterOptions {
+    let seed_address =
+        |node| SeedAddress { host: address(node).ip().to_string(), port: address(node).port() };
+    ClusterOptions {
+        me: id(setup.node),
+        host: address(setup.node).ip().to_string(),
+        port: CLIENT_PORT + setup.node as u16,
+        listen: address(setup.node),
+        announce: None,
+        seeds: (0..NODES).map(seed_address).collect(),
+        shards: NODES,
+        copies: NODES,
+        timing: Timing::default(),
+        log_bytes: LOG_BYTES,
+        transport: setup.network.host(setup.node),
+        seed,
+    }
+}
+
+async fn upkeep(server: Arc<Server>) {
+    let mut walks: BTreeMap<GroupId, Upkeep> = BTreeMap::new();
+    loop {
+        sleep(UPKEEP).await;
+        let shards = server.hosted.shards.load_full();
+        for (group, shard) in shards.iter().filter(|(group, _)| server.view.load().serves(**group)) {
+            walks.entry(*group).or_default().step(shard, shard.proposer().as_ref());
+        }
+    }
+}
+
+/// Makes the hosted shards' machines, each with a witness.
+fn factory(setup: &Setup<'_>, hosted: &Hosted) -> Factory {
+    let (hosted, replicas, node) = (hosted.clone(), setup.replicas.clone(), setup.node);
+    let inner = hosted.factory();
+    Arc::new(move |group| {
+        let machine = inner(group);
+        let shard = hosted.made(group).unwrap();
+        replicas.began(node, group);
+        Box::new(Witnessed { machine, shard, group, node, replicas: replicas.clone() })
+    })
+}
+
+/// Tells the replicas' check what is applied.
+struct Witnessed {
+    machine: Box<dyn Machine>,
+    shard: Arc<Shard>,
+    group: GroupId,
+    node: usize,
+    replicas: Replicas,
+}
+
+impl Machine for Witnessed {
+    fn apply(&mut self, index: u64, term: u64, bytes: &Bytes, local: Option<Local>) {
+        self.machine.apply(index, term, bytes, local);
+        let mut hasher = DefaultHasher::new();
+        (term, &**bytes).hash(&mut hasher);
+        self.replicas.applied(self.node, self.group, index, hasher.finish(), &self.shard.keyspace);
+    }
+
+    fn snapshot(&mut self) -> Box<dyn Iterator<Item = Bytes> + Send> {
+        self.machine.snapshot()
+    }
+
+    fn install(&mut self, chunks: Vec<Bytes>) -> Result<(), InstallError> {
+        self.replicas.installed(self.node, self.group);
+        self.machine.install(chunks)
+    }
+}

@@ -1,0 +1,71 @@
+//! Runs of seeds, each in a process of its own.
+
+use std::ops::Range;
+use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+/// Processes at a time.
+const AT_ONCE: usize = 2;
+
+/// A run that has ended.
+pub struct Run {
+    pub seed: u64,
+    pub passed: bool,
+    pub output: String,
+}
+
+impl Run {
+    /// The trace's hash, as the run printed it.
+    pub fn hash(&self) -> &str {
+        let at = self.output.find("trace ").map_or(0, |at| at + 6);
+        self.output[at..].split_whitespace().next().unwrap_or_default()
+    }
+
+    fn summary(&self) -> &str {
+        self.output.lines().find(|line| line.contains("trace ")).unwrap_or("failed")
+    }
+}
+
+/// A number in the environment.
+pub fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok()?.parse().ok()
+}
+
+/// Runs one seed, with a rule broken if one is named.
+pub fn run(seed: u64, fault: Option<&str>) -> Run {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "one_seed", "--nocapture", "--test-threads=1"]);
+    command.env("SIMULATION_SEED", seed.to_string()).env("SIMULATION_QUIET", "1");
+    if let Some(name) = fault {
+        command.env("SIMULATION_FAULT", name);
+    }
+    let ended = command.output().unwrap();
+    let output =
+        [ended.stdout, ended.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+    Run { seed, passed: ended.status.success(), output }
+}
+
+/// Runs all seeds; the results in order.
+pub fn run_all(seeds: Range<u64>, fault: Option<&str>) -> Vec<Run> {
+    let (next, runs) = (AtomicU64::new(seeds.start), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds.end {
+                        return;
+                    }
+                    let run = run(seed, fault);
+                    println!("{}", run.summary());
+                    runs.lock().push(run);
+                }
+            });
+        }
+    });
+    let mut runs = runs.into_inner();
+    runs.sort_by_key(|run| run.seed);
+    runs
+}
