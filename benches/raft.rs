@@ -7,6 +7,7 @@
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use slotcast::bus::transport::Tcp;
 use slotcast::id::{GroupId, NodeId};
 use slotcast::raft::group::Group;
 use slotcast::raft::groups::Groups;
-use slotcast::raft::machine::{InstallError, Machine};
+use slotcast::raft::machine::{Cut, InstallError, Machine, Stager, gathering};
 use slotcast::raft::proposal::{Outcome, Proposal};
 use slotcast::raft::state::{GroupOptions, Member, Timing};
 use tokio::sync::Semaphore;
@@ -27,21 +28,27 @@ const COMMAND: usize = 106;
 const LOG_BYTES: usize = 64 << 20;
 const RUN: Duration = Duration::from_secs(3);
 
-struct Count(u64);
+#[derive(Clone, Default)]
+struct Count(Arc<AtomicU64>);
 
 impl Machine for Count {
     fn apply(&mut self, _: u64, _: u64, bytes: &Bytes, _: Option<Arc<dyn Any + Send + Sync>>) {
-        self.0 += bytes.len() as u64;
+        self.0.fetch_add(bytes.len() as u64, Relaxed);
     }
 
-    fn snapshot(&mut self) -> Box<dyn Iterator<Item = Bytes> + Send> {
-        Box::new(std::iter::once(Bytes::copy_from_slice(&self.0.to_be_bytes())))
+    fn snapshot(&mut self) -> Option<Cut> {
+        let count = Bytes::copy_from_slice(&self.0.load(Relaxed).to_be_bytes());
+        Some(Box::new(std::iter::once(Ok(count))))
     }
 
-    fn install(&mut self, chunks: Vec<Bytes>) -> Result<(), InstallError> {
-        let bytes = chunks.concat().try_into().map_err(|_| InstallError("eight bytes expected".into()))?;
-        self.0 = u64::from_be_bytes(bytes);
-        Ok(())
+    fn stager(&self) -> Stager {
+        let count = self.0.clone();
+        gathering(move |chunks| {
+            let bytes =
+                chunks.concat().try_into().map_err(|_| InstallError("eight bytes expected".into()))?;
+            count.store(u64::from_be_bytes(bytes), Relaxed);
+            Ok(())
+        })
     }
 }
 
@@ -55,8 +62,9 @@ fn node(n: u8) -> (Group, Member) {
             let bus = Bus::start(id, ([127, 0, 0, 1], 0).into(), Arc::new(Tcp)).await.expect("a free port");
             let me = Member { node: id, addr: bus.local_addr() };
             let (group, member, timing) = (GroupId(1), n as u64, Timing::default());
-            let options = GroupOptions { group, member, me: me.clone(), timing, log_bytes: LOG_BYTES };
-            let group = Groups::new(bus).start(options, Box::new(Count(0))).await.expect("a member");
+            let options =
+                GroupOptions { group, member, me: me.clone(), timing, log_bytes: LOG_BYTES, dir: None };
+            let group = Groups::new(bus).start(options, Box::new(Count::default())).await.expect("a member");
             tell.send((group, me)).expect("somebody waits");
             std::future::pending::<()>().await;
         });

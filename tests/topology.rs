@@ -20,7 +20,7 @@ use slotcast::meta::message::{Answer, ClusterId, Hello, Phase, Request, ask, hel
 use slotcast::node::cluster::Cluster;
 use slotcast::node::cluster::options::{ClusterOptions, SeedAddress};
 use slotcast::node::cluster::shards::Factory;
-use slotcast::raft::machine::{InstallError, Local, Machine};
+use slotcast::raft::machine::{Cut, Local, Machine, Stager, gathering};
 use slotcast::raft::proposal::{Outcome, Proposal};
 use slotcast::raft::state::Timing;
 use slotcast::topology::{Node as TopologyNode, Topology};
@@ -49,13 +49,17 @@ impl Machine for Ledger {
         self.written.lock().entry(self.group).or_default().push(bytes.clone());
     }
 
-    fn snapshot(&mut self) -> Box<dyn Iterator<Item = Bytes> + Send> {
-        Box::new(self.written.lock().get(&self.group).cloned().unwrap_or_default().into_iter())
+    fn snapshot(&mut self) -> Option<Cut> {
+        let entries = self.written.lock().get(&self.group).cloned().unwrap_or_default();
+        Some(Box::new(entries.into_iter().map(Ok)))
     }
 
-    fn install(&mut self, chunks: Vec<Bytes>) -> Result<(), InstallError> {
-        self.written.lock().insert(self.group, chunks);
-        Ok(())
+    fn stager(&self) -> Stager {
+        let (group, written) = (self.group, self.written.clone());
+        gathering(move |chunks| {
+            written.lock().insert(group, chunks);
+            Ok(())
+        })
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use crate::raft::machine::{InstallError, Local, MAX_SNAPSHOT_CHUNK, Machine};
+use crate::raft::machine::{Cut, InstallError, Local, MAX_SNAPSHOT_CHUNK, Machine, Stager, gathering};
 use crate::topology::Topology;
 use crate::topology::change::Change;
 
@@ -50,21 +50,24 @@ impl Machine for MetaMachine {
         }
     }
 
-    fn snapshot(&mut self) -> Box<dyn Iterator<Item = Bytes> + Send> {
+    fn snapshot(&mut self) -> Option<Cut> {
         let topology = Arc::clone(&self.publisher.borrow());
         let json = Bytes::from(serde_json::to_vec(&*topology).unwrap_or_default());
         let chunks: Vec<Bytes> = (0..json.len())
             .step_by(MAX_SNAPSHOT_CHUNK)
             .map(|at| json.slice(at..json.len().min(at + MAX_SNAPSHOT_CHUNK)))
             .collect();
-        Box::new(chunks.into_iter())
+        Some(Box::new(chunks.into_iter().map(Ok)))
     }
 
-    fn install(&mut self, chunks: Vec<Bytes>) -> Result<(), InstallError> {
-        let topology = serde_json::from_slice::<Topology>(&chunks.concat())
-            .map_err(|error| InstallError(format!("no topology: {error}")))?;
-        self.publisher.send_replace(Arc::new(topology));
-        Ok(())
+    fn stager(&self) -> Stager {
+        let publisher = self.publisher.clone();
+        gathering(move |chunks| {
+            let topology = serde_json::from_slice::<Topology>(&chunks.concat())
+                .map_err(|error| InstallError(format!("no topology: {error}")))?;
+            publisher.send_replace(Arc::new(topology));
+            Ok(())
+        })
     }
 }
 
@@ -105,12 +108,16 @@ mod tests {
 
     #[test]
     fn a_snapshot_brings_the_topology_to_another_member() {
-        let ((mut from, sent), (mut to, received)) = (machine(), machine());
+        let ((mut from, sent), (to, received)) = (machine(), machine());
         from.apply(4, 1, &encode(&form()), None);
-        let chunks = from.snapshot().collect();
+        let cut = from.snapshot().unwrap();
         from.apply(5, 1, &encode(&form()), None);
-        to.install(chunks).unwrap();
+        let mut staged = to.stager()();
+        cut.for_each(|chunk| staged.take(&chunk.unwrap()).unwrap());
+        staged.install().unwrap();
         assert_eq!(*received.borrow(), *sent.borrow());
-        assert!(to.install(vec![Bytes::from_static(b"{")]).is_err());
+        let mut nonsense = to.stager()();
+        nonsense.take(&Bytes::from_static(b"{")).unwrap();
+        assert!(nonsense.install().is_err());
     }
 }

@@ -176,7 +176,8 @@ impl Standing {
     async fn start(&self, member: MemberId) -> Result<(), String> {
         let me = Member { node: self.site.me, addr: self.site.bus };
         let timing = self.site.timing;
-        let options = GroupOptions { group: GroupId::META, member, me, timing, log_bytes: LOG_BYTES };
+        let options =
+            GroupOptions { group: GroupId::META, member, me, timing, log_bytes: LOG_BYTES, dir: None };
         let machine = MetaMachine::new(self.publisher.clone());
         match self.groups.start(options, Box::new(machine)).await {
             Ok(group) => {

@@ -9,7 +9,6 @@ use bytes::Bytes;
 use openraft::AnyError;
 use openraft::errors::{RPCError, Unreachable};
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
 use crate::bus::Bus;
@@ -32,16 +31,14 @@ pub struct Outside {
     /// Entries before this index are wanted away: a follower that needs them gets a snapshot.
     pub floor: AtomicU64,
     /// Snapshots being sent or just sent, by number: the log after them must stay.
-    pub cuts: Mutex<BTreeMap<u64, Cut>>,
+    pub cuts: Mutex<BTreeMap<u64, KeptFrom>>,
     /// Numbers the snapshots sent.
     pub transfers: AtomicU64,
-    /// Leave to send a snapshot; the node's.
-    pub sending: Arc<Semaphore>,
 }
 
 /// A snapshot sent to a member that will go on with the log after it.
 #[derive(Clone, Copy, Debug)]
-pub struct Cut {
+pub struct KeptFrom {
     /// The last index in it.
     pub index: u64,
     /// Until when that log is kept; `None`: it is still being sent.

@@ -10,7 +10,6 @@ use openraft::{Instant as _, RaftMetrics, ServerState};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::bus::call::Peer;
-use crate::raft::inbox;
 use crate::raft::inside::Inside;
 use crate::raft::state::{Follower, GroupState};
 use crate::raft::types::TypeConfig;
@@ -49,7 +48,7 @@ pub async fn drive(inside: Arc<Inside>) {
             }
             driver.observe(&metrics, ticked, now);
             if ticked {
-                inbox::forget_stale(&driver.inside.incoming, now);
+                driver.inside.inbox.forget_stale(now);
             }
             if ticked { driver.purge_wanted(&metrics, now) } else { None }
         };

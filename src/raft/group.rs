@@ -162,6 +162,21 @@ impl Group {
         }
     }
 
+    /// Writes the machine's state as it is now to this member's snapshot file, in the background, paced; returns the
+    /// last log index in it once the file has replaced the earlier one, so that the log up to there is not needed for
+    /// a restart. The group goes on meanwhile. `Refused` where nothing is kept on disk, `Unavailable` if the disk
+    /// would not take it (the earlier file is still there then).
+    pub async fn save_snapshot(&self) -> Result<u64, GroupError> {
+        let inside = self.0.clone();
+        let saving = self.0.runtime.spawn(async move { inside.save_snapshot().await });
+        saving.await.unwrap_or_else(|error| Err(GroupError::Stopped(error.to_string())))
+    }
+
+    /// The last log index in the newest snapshot file.
+    pub fn saved_snapshot(&self) -> Option<u64> {
+        self.0.kept.newest()
+    }
+
     /// Stops this member: ends the lease, leaves the directory, ends all its tasks.
     pub async fn shutdown(&self) {
         self.0.leave();

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use bytes::Bytes;
 use openraft::{Config, Raft, SnapshotPolicy};
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 
@@ -14,13 +15,16 @@ use crate::id::GroupId;
 use crate::raft::client::Outside;
 use crate::raft::driver;
 use crate::raft::group::Group;
+use crate::raft::inbox::Inbox;
 use crate::raft::inside::{Inside, Members};
+use crate::raft::kept::Kept;
 use crate::raft::lease::Lease;
 use crate::raft::log_store::LogStore;
 use crate::raft::machine::Machine;
 use crate::raft::network::{Factory, SNAPSHOTS_AT_ONCE};
 use crate::raft::queue::Queue;
 use crate::raft::runtime;
+use crate::raft::snapshot_file::SnapshotDir;
 use crate::raft::state::{GroupError, GroupOptions, GroupState, Timing};
 use crate::raft::state_machine::Adapter;
 use crate::raft::wire::{self, Answer, RAFT_SERVICE};
@@ -63,13 +67,16 @@ impl Groups {
             floor: AtomicU64::new(0),
             cuts: Mutex::default(),
             transfers: AtomicU64::new(0),
-            sending: self.sending.clone(),
         });
         let network = Factory(outside.clone());
-        let adapter = Adapter::new(machine);
+        let dir = options.dir.as_ref().map(|dir| SnapshotDir::new(dir, options.group, options.member));
+        let kept = Arc::new(Kept::new(dir, self.sending.clone()));
+        let inbox = Inbox::new(machine.stager(), kept.clone());
+        let adapter = Adapter::open(machine, kept.clone()).map_err(|error| refused(error.to_string()))?;
         let raft = Raft::new(options.member, Arc::new(config), network, log.clone(), adapter)
             .await
             .map_err(|error| GroupError::Stopped(error.to_string()))?;
+        kept.run();
         let inside = Arc::new(Inside {
             raft,
             log,
@@ -80,7 +87,9 @@ impl Groups {
             queue: Mutex::new(Queue::default()),
             wake: Notify::new(),
             stopped: AtomicBool::new(false),
-            incoming: Mutex::default(),
+            inbox,
+            kept,
+            runtime: Handle::current(),
             members: self.members.clone(),
             options,
         });

@@ -1,5 +1,6 @@
 //! What other members ask of this one.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,7 +10,9 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::id::MemberId;
-use crate::raft::machine::MAX_SNAPSHOT_CHUNK;
+use crate::raft::kept::Kept;
+use crate::raft::machine::{MAX_SNAPSHOT_CHUNK, Staged, Stager};
+use crate::raft::snapshot_file::{Finished, SnapshotError, Unfinished};
 use crate::raft::state_machine::{Adapter, RaftSnapshot, SnapshotBody};
 use crate::raft::types::{SnapshotMeta, TypeConfig, Vote};
 use crate::raft::wire::{Answer, Message};
@@ -20,148 +23,218 @@ const MAX_SNAPSHOT: usize = 64 << 30;
 /// A snapshot whose chunks stop coming for so long is forgotten.
 const STALE: Duration = Duration::from_secs(30);
 
-/// A snapshot on its way in: one at a time, a new one replaces it.
-pub struct Incoming {
-    transfer: (MemberId, u64),
-    last_chunk: Instant,
-    chunks: Vec<Bytes>,
-    bytes: usize,
+/// A member's inbox.
+pub struct Inbox {
+    /// A snapshot on its way in: one at a time, a new one replaces it.
+    incoming: Mutex<Option<Incoming>>,
+    stager: Stager,
+    kept: Arc<Kept>,
 }
 
-/// Answers a message.
-pub async fn answer(
-    raft: &Raft<TypeConfig, Adapter>,
-    incoming: &Mutex<Option<Incoming>>,
-    message: Message,
-) -> Answer {
-    let answered = match message {
-        Message::Append(request) => raft.append_entries(request).await.map(Answer::Append).map_err(stopped),
-        Message::Vote(request) => raft.vote(request).await.map(Answer::Vote).map_err(stopped),
-        Message::PreVote(request) => raft.pre_vote(request).await.map(Answer::Vote).map_err(stopped),
-        Message::Transfer(request) => match raft.handle_transfer_leader(request).await {
-            Ok(Ok(())) => Ok(Answer::Accepted),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(error) => Err(error.to_string()),
-        },
-        Message::SnapshotChunk { transfer, number, chunk } => {
-            take_chunk(incoming, transfer, number, chunk).map(|()| Answer::Accepted)
-        }
-        Message::SnapshotEnd { transfer, chunks, vote, meta } => {
-            let complete = complete(incoming, transfer, chunks);
-            match complete {
-                Ok(chunks) => install(raft, vote, meta, chunks).await,
-                Err(error) => Err(error),
+/// Its chunks are taken into a state of its own as they come, and into a file where there are files, so that at no time
+/// there is more of it in memory than that state. A sender waits for each chunk to be answered, so few are waiting.
+struct Incoming {
+    transfer: (MemberId, u64),
+    last_chunk: Instant,
+    chunks: u32,
+    bytes: usize,
+    staged: Box<dyn Staged>,
+    file: Option<IncomingFile>,
+}
+
+/// The chunks of the file are written one after the other, in the order in which they asked for the lock; it is gone
+/// after a failure.
+type IncomingFile = Arc<tokio::sync::Mutex<Option<Unfinished>>>;
+
+impl Inbox {
+    /// An empty one.
+    pub fn new(stager: Stager, kept: Arc<Kept>) -> Inbox {
+        Inbox { incoming: Mutex::default(), stager, kept }
+    }
+
+    /// Answers a message.
+    pub async fn answer(&self, raft: &Raft<TypeConfig, Adapter>, message: Message) -> Answer {
+        let answered = match message {
+            Message::Append(request) => {
+                raft.append_entries(request).await.map(Answer::Append).map_err(stopped)
             }
+            Message::Vote(request) => raft.vote(request).await.map(Answer::Vote).map_err(stopped),
+            Message::PreVote(request) => raft.pre_vote(request).await.map(Answer::Vote).map_err(stopped),
+            Message::Transfer(request) => match raft.handle_transfer_leader(request).await {
+                Ok(Ok(())) => Ok(Answer::Accepted),
+                Ok(Err(error)) => Err(error.to_string()),
+                Err(error) => Err(error.to_string()),
+            },
+            Message::SnapshotChunk { transfer, number, chunk } => {
+                self.take_chunk(transfer, number, chunk).await.map(|()| Answer::Accepted)
+            }
+            Message::SnapshotEnd { transfer, chunks, vote, meta } => match self.complete(transfer, chunks) {
+                Ok(complete) => install(raft, vote, meta, complete).await,
+                Err(error) => Err(error),
+            },
+        };
+        answered.unwrap_or_else(Answer::Refused)
+    }
+
+    /// Lets go of a snapshot whose sender has given up.
+    pub fn forget_stale(&self, now: Instant) {
+        self.incoming.lock().take_if(|snapshot| snapshot.last_chunk + STALE < now);
+    }
+
+    async fn take_chunk(&self, transfer: (MemberId, u64), number: u32, chunk: Bytes) -> Result<(), String> {
+        match self.stage_chunk(transfer, number, &chunk)? {
+            Some(file) => write(&file, chunk).await.map_err(|error| error.to_string()),
+            None => Ok(()),
         }
-    };
-    answered.unwrap_or_else(Answer::Refused)
+    }
+
+    /// Takes a chunk into the state; the file it belongs into as well.
+    fn stage_chunk(
+        &self,
+        transfer: (MemberId, u64),
+        number: u32,
+        chunk: &Bytes,
+    ) -> Result<Option<IncomingFile>, String> {
+        let mut incoming = self.incoming.lock();
+        if number == 0 {
+            *incoming = Some(self.begin(transfer)?);
+        }
+        let snapshot = incoming.as_mut().filter(|snapshot| snapshot.transfer == transfer);
+        let Some(snapshot) = snapshot.filter(|snapshot| snapshot.chunks == number) else {
+            return Err("a snapshot chunk out of order".into());
+        };
+        if chunk.len() > MAX_SNAPSHOT_CHUNK || snapshot.bytes + chunk.len() > MAX_SNAPSHOT {
+            return Err(format!(
+                "a snapshot chunk of {} bytes after {}: too much",
+                chunk.len(),
+                snapshot.bytes
+            ));
+        }
+        if let Err(error) = snapshot.staged.take(chunk) {
+            *incoming = None;
+            tracing::error!(%error, "a snapshot from another member: are the nodes of different versions?");
+            return Err(error.to_string());
+        }
+        snapshot.last_chunk = Instant::now();
+        snapshot.bytes += chunk.len();
+        snapshot.chunks += 1;
+        Ok(snapshot.file.clone())
+    }
+
+    fn begin(&self, transfer: (MemberId, u64)) -> Result<Incoming, String> {
+        let file = self.kept.begin().map_err(|error| error.to_string())?;
+        Ok(Incoming {
+            transfer,
+            last_chunk: Instant::now(),
+            chunks: 0,
+            bytes: 0,
+            staged: (self.stager)(),
+            file: file.map(|file| Arc::new(tokio::sync::Mutex::new(Some(file)))),
+        })
+    }
+
+    fn complete(&self, transfer: (MemberId, u64), chunks: u32) -> Result<Incoming, String> {
+        let whole = |snapshot: &mut Incoming| snapshot.transfer == transfer && snapshot.chunks == chunks;
+        let complete = self.incoming.lock().take_if(whole);
+        complete.ok_or_else(|| "the end of a snapshot whose chunks are not all here".into())
+    }
 }
 
 fn stopped(error: RaftError<TypeConfig>) -> String {
     format!("the member has stopped: {error}")
 }
 
-fn take_chunk(
-    incoming: &Mutex<Option<Incoming>>,
-    transfer: (MemberId, u64),
-    number: u32,
-    chunk: Bytes,
-) -> Result<(), String> {
-    let mut incoming = incoming.lock();
-    if number == 0 {
-        *incoming = Some(Incoming { transfer, last_chunk: Instant::now(), chunks: Vec::new(), bytes: 0 });
+async fn write(file: &IncomingFile, chunk: Bytes) -> Result<(), SnapshotError> {
+    let mut held = file.lock().await;
+    if let Some(file) = held.take() {
+        *held = Some(file.write(chunk).await?);
     }
-    let snapshot = incoming.as_mut().filter(|snapshot| snapshot.transfer == transfer);
-    let Some(snapshot) = snapshot.filter(|snapshot| snapshot.chunks.len() == number as usize) else {
-        return Err("a snapshot chunk out of order".into());
-    };
-    if chunk.len() > MAX_SNAPSHOT_CHUNK || snapshot.bytes + chunk.len() > MAX_SNAPSHOT {
-        return Err(format!("a snapshot chunk of {} bytes after {}: too much", chunk.len(), snapshot.bytes));
-    }
-    snapshot.last_chunk = Instant::now();
-    snapshot.bytes += chunk.len();
-    snapshot.chunks.push(chunk);
     Ok(())
 }
 
-/// Lets go of a snapshot whose sender has given up.
-pub fn forget_stale(incoming: &Mutex<Option<Incoming>>, now: Instant) {
-    incoming.lock().take_if(|snapshot| snapshot.last_chunk + STALE < now);
-}
-
-fn complete(
-    incoming: &Mutex<Option<Incoming>>,
-    transfer: (MemberId, u64),
-    chunks: u32,
-) -> Result<Vec<Bytes>, String> {
-    let mut incoming = incoming.lock();
-    if chunks == 0 {
-        return Ok(Vec::new());
-    }
-    match incoming
-        .take_if(|snapshot| snapshot.transfer == transfer && snapshot.chunks.len() == chunks as usize)
-    {
-        Some(snapshot) => Ok(snapshot.chunks),
-        None => Err("the end of a snapshot whose chunks are not all here".into()),
-    }
+/// The file with its end, synced.
+async fn finish(file: &IncomingFile, meta: &SnapshotMeta) -> Result<Finished, String> {
+    let file = file.lock().await.take().ok_or("the snapshot's file could not be written")?;
+    file.finish(meta.clone()).await.map_err(|error| error.to_string())
 }
 
 async fn install(
     raft: &Raft<TypeConfig, Adapter>,
     vote: Vote,
     meta: SnapshotMeta,
-    chunks: Vec<Bytes>,
+    complete: Incoming,
 ) -> Result<Answer, String> {
-    let bytes: usize = chunks.iter().map(Bytes::len).sum();
+    let file = match &complete.file {
+        Some(file) => Some(finish(file, &meta).await?),
+        None => None,
+    };
+    let bytes = complete.bytes;
     tracing::info!(bytes, upto = ?meta.last_log_id.map(|id| id.index), "installing a snapshot");
-    let snapshot = RaftSnapshot { meta, snapshot: SnapshotBody::Received(chunks) };
+    let snapshot = RaftSnapshot { meta, snapshot: SnapshotBody::Received(complete.staged, file) };
     let installed: Result<_, Fatal<TypeConfig>> = raft.install_full_snapshot(vote, snapshot).await;
     installed.map(|response| Answer::Installed(response.vote)).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use tokio::sync::Semaphore;
 
-    fn chunk(text: &'static str) -> Bytes {
-        Bytes::from_static(text.as_bytes())
+    use super::*;
+    use crate::raft::machine::gathering;
+
+    type Seen = Arc<Mutex<Vec<Bytes>>>;
+
+    fn inbox() -> (Inbox, Seen) {
+        let seen = Seen::default();
+        let installed = seen.clone();
+        let stager = gathering(move |chunks| {
+            *installed.lock() = chunks;
+            Ok(())
+        });
+        (Inbox::new(stager, Arc::new(Kept::new(None, Arc::new(Semaphore::new(1))))), seen)
+    }
+
+    fn take(inbox: &Inbox, transfer: (MemberId, u64), number: u32, text: &'static str) -> Result<(), String> {
+        inbox.stage_chunk(transfer, number, &Bytes::from_static(text.as_bytes())).map(drop)
     }
 
     #[test]
     fn chunks_are_taken_in_order_and_of_one_transfer() {
-        let incoming = Mutex::new(None);
-        take_chunk(&incoming, (1, 1), 0, chunk("a")).unwrap();
-        take_chunk(&incoming, (1, 1), 1, chunk("b")).unwrap();
-        assert!(take_chunk(&incoming, (1, 1), 3, chunk("d")).is_err());
-        assert!(take_chunk(&incoming, (2, 1), 2, chunk("c")).is_err());
-        assert!(complete(&incoming, (1, 1), 3).is_err());
-        assert_eq!(complete(&incoming, (1, 1), 2).unwrap(), [chunk("a"), chunk("b")]);
-        assert!(complete(&incoming, (1, 1), 2).is_err(), "taken once");
+        let (inbox, seen) = inbox();
+        take(&inbox, (1, 1), 0, "a").unwrap();
+        take(&inbox, (1, 1), 1, "b").unwrap();
+        assert!(take(&inbox, (1, 1), 3, "d").is_err());
+        assert!(take(&inbox, (2, 1), 2, "c").is_err());
+        assert!(inbox.complete((1, 1), 3).is_err());
+        inbox.complete((1, 1), 2).unwrap().staged.install().unwrap();
+        assert_eq!(*seen.lock(), ["a", "b"]);
+        assert!(inbox.complete((1, 1), 2).is_err(), "taken once");
     }
 
     #[test]
     fn a_new_transfer_replaces_an_unfinished_one() {
-        let incoming = Mutex::new(None);
-        take_chunk(&incoming, (1, 1), 0, chunk("old")).unwrap();
-        take_chunk(&incoming, (1, 2), 0, chunk("new")).unwrap();
-        assert!(take_chunk(&incoming, (1, 1), 1, chunk("old")).is_err());
-        assert_eq!(complete(&incoming, (1, 2), 1).unwrap(), [chunk("new")]);
+        let (inbox, seen) = inbox();
+        take(&inbox, (1, 1), 0, "old").unwrap();
+        take(&inbox, (1, 2), 0, "new").unwrap();
+        assert!(take(&inbox, (1, 1), 1, "old").is_err());
+        inbox.complete((1, 2), 1).unwrap().staged.install().unwrap();
+        assert_eq!(*seen.lock(), ["new"]);
     }
 
     #[test]
     fn a_transfer_given_up_is_forgotten() {
-        let incoming = Mutex::new(None);
-        take_chunk(&incoming, (1, 1), 0, chunk("a")).unwrap();
-        forget_stale(&incoming, Instant::now());
-        assert!(incoming.lock().is_some());
-        forget_stale(&incoming, Instant::now() + STALE * 2);
-        assert!(incoming.lock().is_none());
+        let (inbox, _) = inbox();
+        take(&inbox, (1, 1), 0, "a").unwrap();
+        inbox.forget_stale(Instant::now());
+        assert!(inbox.incoming.lock().is_some());
+        inbox.forget_stale(Instant::now() + STALE * 2);
+        assert!(inbox.incoming.lock().is_none());
     }
 
     #[test]
     fn an_oversized_chunk_is_refused() {
-        let incoming = Mutex::new(None);
+        let (inbox, _) = inbox();
         let big = Bytes::from(vec![0; MAX_SNAPSHOT_CHUNK + 1]);
-        assert!(take_chunk(&incoming, (1, 1), 0, big).unwrap_err().contains("too much"));
+        assert!(inbox.stage_chunk((1, 1), 0, &big).err().unwrap().contains("too much"));
     }
 }

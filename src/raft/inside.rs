@@ -1,25 +1,32 @@
 //! One member's inside: what its handle, its driver and its inbox share.
 
 use std::collections::BTreeMap;
+use std::future::ready;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::Raft;
 use parking_lot::{Mutex, RwLock};
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::id::GroupId;
 use crate::raft::client::Outside;
-use crate::raft::inbox::{self, Incoming};
+use crate::raft::inbox::Inbox;
+use crate::raft::kept::Kept;
 use crate::raft::lease::Lease;
 use crate::raft::log_store::LogStore;
 use crate::raft::queue::Queue;
-use crate::raft::state::{GroupOptions, GroupState};
+use crate::raft::state::{GroupError, GroupOptions, GroupState};
 use crate::raft::state_machine::Adapter;
 use crate::raft::types::TypeConfig;
 use crate::raft::wire::{self, Answer, Message};
+
+/// Between two attempts to have a cut while another is being pulled.
+const ANOTHER_CUT: Duration = Duration::from_millis(50);
 
 /// The members on this node, by group.
 pub type Members = RwLock<BTreeMap<GroupId, Arc<Inside>>>;
@@ -39,7 +46,10 @@ pub struct Inside {
     /// Wakes the driver.
     pub wake: Notify,
     pub stopped: AtomicBool,
-    pub incoming: Mutex<Option<Incoming>>,
+    pub inbox: Inbox,
+    pub kept: Arc<Kept>,
+    /// The runtime whose thread carries the group.
+    pub runtime: Handle,
     /// The directory this member is in.
     pub members: Arc<Members>,
 }
@@ -59,9 +69,27 @@ impl Inside {
             true => Answer::Refused("the member has stopped".into()),
             // Without tokio's budget: a message must reach openraft's queue at the first poll, so that those of
             // one stream keep their order.
-            false => tokio::task::unconstrained(inbox::answer(&self.raft, &self.incoming, message)).await,
+            false => tokio::task::unconstrained(self.inbox.answer(&self.raft, message)).await,
         };
         wire::encode_answer(&answer)
+    }
+
+    /// Writes a cut of the machine, made as soon as it can be had, to disk; the last index in it.
+    pub async fn save_snapshot(&self) -> Result<u64, GroupError> {
+        let Some((dir, _turn)) = self.kept.turn_to_save().await else {
+            return Err(GroupError::Refused("this node keeps nothing on disk".into()));
+        };
+        let (meta, cut) = loop {
+            let cut = self.raft.with_state_machine(|adapter| Box::pin(ready(adapter.cut()))).await;
+            match cut.map_err(|error| GroupError::Stopped(error.to_string()))? {
+                Some(cut) => break cut,
+                None => tokio::time::sleep(ANOTHER_CUT).await,
+            }
+        };
+        let index = meta.last_log_id.map_or(0, |id| id.index);
+        dir.save(&meta, cut).await.map_err(|error| GroupError::Unavailable(error.to_string()))?;
+        self.kept.note(index);
+        Ok(index)
     }
 
     /// Ends the lease, for good in `term` (and, if that is the last term there is, in all).

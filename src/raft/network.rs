@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::Stream;
 use futures::future::{BoxFuture, Either, select};
 use futures::stream::BoxStream;
@@ -24,7 +23,8 @@ use tokio::time::{Instant, timeout};
 
 use crate::bus::call::{Lane, Peer, PendingAnswer};
 use crate::id::MemberId;
-use crate::raft::client::{Client, Cut, Outside, RpcResult, understood, unexpected, unreachable};
+use crate::raft::client::{Client, KeptFrom, Outside, RpcResult, understood, unexpected, unreachable};
+use crate::raft::machine::{Cut, pull};
 use crate::raft::pipeline::Pipeline;
 use crate::raft::state::Member;
 use crate::raft::state_machine::{RaftSnapshot, SnapshotBody};
@@ -39,7 +39,7 @@ const CHUNK_TIMEOUT: Duration = Duration::from_secs(10);
 const INSTALL_TIMEOUT: Duration = Duration::from_secs(120);
 /// Time a follower has to get the log after its snapshot before that may be purged.
 const CATCH_UP: Duration = Duration::from_secs(10);
-/// Snapshots one node sends at a time, over all its groups; further ones wait.
+/// Snapshots one node sends at a time, over all its groups; further ones are cut later.
 pub const SNAPSHOTS_AT_ONCE: usize = 2;
 /// Between attempts to reach an unreachable member, in milliseconds; then the last one again and again.
 const BACKOFF: [u64; 4] = [20, 50, 100, 200];
@@ -157,12 +157,13 @@ impl Client {
         vote: Vote,
         snapshot: RaftSnapshot,
     ) -> Result<SnapshotResponse<TypeConfig>, AnyError> {
-        let SnapshotBody::Cut(cut) = snapshot.snapshot else {
-            return Err(AnyError::error("only a cut can be sent"));
+        let SnapshotBody::Cut(cut, _leave) = snapshot.snapshot else {
+            return Err(AnyError::error(
+                "other snapshots are being sent, or this one's machine is being read",
+            ));
         };
         let count = self.outside.transfers.fetch_add(1, Ordering::Relaxed);
         let _kept = KeptLog::after(&self.outside, count, snapshot.meta.last_log_id);
-        let _leave = self.outside.sending.acquire().await.map_err(|error| AnyError::new(&error))?;
         let transfer = (self.outside.member, count);
         let chunks = self.send_chunks(transfer, cut).await?;
         let end = Message::SnapshotEnd { transfer, chunks, vote, meta: snapshot.meta };
@@ -172,18 +173,15 @@ impl Client {
         }
     }
 
-    async fn send_chunks(
-        &self,
-        transfer: (MemberId, u64),
-        cut: Box<dyn Iterator<Item = Bytes> + Send>,
-    ) -> Result<u32, AnyError> {
+    async fn send_chunks(&self, transfer: (MemberId, u64), mut cut: Cut) -> Result<u32, AnyError> {
         let mut under_way = VecDeque::new();
         let mut number = 0;
         let taken = |answer: PendingAnswer| async {
             let bytes = timeout(CHUNK_TIMEOUT, answer).await.map_err(|error| AnyError::new(&error))?;
             understood(bytes.map_err(|error| AnyError::new(&error))?)
         };
-        for chunk in cut {
+        while let Some(chunk) = pull(&mut cut).await {
+            let chunk = chunk.map_err(|error| AnyError::new(&error))?;
             if under_way.len() >= SNAPSHOT_WINDOW
                 && let Some(answer) = under_way.pop_front()
             {
@@ -206,7 +204,7 @@ struct KeptLog<'a>(&'a Outside, u64);
 
 impl<'a> KeptLog<'a> {
     fn after(outside: &'a Outside, count: u64, cut: Option<LogId>) -> KeptLog<'a> {
-        let cut = Cut { index: cut.map_or(0, |id| id.index), until: None };
+        let cut = KeptFrom { index: cut.map_or(0, |id| id.index), until: None };
         outside.cuts.lock().insert(count, cut);
         KeptLog(outside, count)
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -53,6 +54,8 @@ pub struct GroupOptions {
     pub timing: Timing,
     /// Bytes of log kept in memory for followers that lag; one that lags more gets a snapshot.
     pub log_bytes: usize,
+    /// The node's directory, below which snapshots are kept; `None`: nothing is kept on disk.
+    pub dir: Option<PathBuf>,
 }
 
 /// A follower as its leader sees it.

@@ -2,17 +2,20 @@
 //! remembered (last applied entry, membership).
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot};
 use openraft::{EntryPayload, OptionalSend};
 use parking_lot::Mutex;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use crate::id::MemberId;
-use crate::raft::machine::Machine;
+use crate::raft::kept::Kept;
+use crate::raft::machine::{Cut, Machine, Staged};
+use crate::raft::snapshot_file::{Finished, SnapshotError};
 use crate::raft::state::Member;
 use crate::raft::types::{LogId, SnapshotMeta, StoredMembership, TypeConfig};
 
@@ -21,10 +24,10 @@ const APPLY_SLICE: Duration = Duration::from_millis(2);
 
 /// A snapshot on its way.
 pub enum SnapshotBody {
-    /// A cut of the machine, to be sent.
-    Cut(Box<dyn Iterator<Item = Bytes> + Send>),
-    /// All chunks, received.
-    Received(Vec<Bytes>),
+    /// A cut of the machine, to be sent, and the leave to do so.
+    Cut(Cut, OwnedSemaphorePermit),
+    /// All of one, received: the state it makes, and its file where snapshots are kept on disk.
+    Received(Box<dyn Staged>, Option<Finished>),
     /// Only the fact that the log up to here could be had as a snapshot: openraft purges nothing else.
     Possible,
 }
@@ -39,12 +42,20 @@ pub struct Adapter {
     machine: Mutex<Box<dyn Machine>>,
     applied: Option<LogId>,
     membership: StoredMembership,
+    kept: Arc<Kept>,
 }
 
 impl Adapter {
-    /// Around an empty machine.
-    pub fn new(machine: Box<dyn Machine>) -> Adapter {
-        Adapter { machine: Mutex::new(machine), applied: None, membership: StoredMembership::default() }
+    /// Around an empty machine, which first takes in the newest snapshot that is kept on disk. Blocking.
+    pub fn open(machine: Box<dyn Machine>, kept: Arc<Kept>) -> Result<Adapter, SnapshotError> {
+        let meta = kept.load(&machine.stager())?.unwrap_or_default();
+        let (applied, membership) = (meta.last_log_id, meta.last_membership);
+        Ok(Adapter { machine: Mutex::new(machine), applied, membership, kept })
+    }
+
+    /// The state as it is now and what it covers; `None` while an earlier cut is being pulled. Called between applies.
+    pub fn cut(&mut self) -> Option<(SnapshotMeta, Cut)> {
+        Some((self.meta(), self.machine.get_mut().snapshot()?))
     }
 
     fn meta(&self) -> SnapshotMeta {
@@ -95,22 +106,28 @@ impl RaftStateMachine<TypeConfig> for Adapter {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, body: SnapshotBody) -> Result<(), io::Error> {
-        let SnapshotBody::Received(chunks) = body else {
+        let SnapshotBody::Received(staged, file) = body else {
             return Err(io::Error::other("only a received snapshot can be installed"));
         };
-        self.machine.get_mut().install(chunks).map_err(io::Error::other)?;
+        if let Some(file) = file {
+            self.kept.publish(file).await.map_err(io::Error::other)?;
+        }
+        staged.install().map_err(io::Error::other)?;
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
         Ok(())
     }
 
-    /// Called between applies: a fresh cut, whenever a follower needs one.
+    /// Called between applies: a fresh cut, whenever a follower needs one. While none can be had (as many as may be
+    /// are being sent, or this machine's last one is still being pulled) the sender finds nothing to send, and openraft
+    /// asks again after a while. `None` would be the end of this member.
     async fn get_current_snapshot(&mut self) -> Result<Option<RaftSnapshot>, io::Error> {
         if self.applied.is_none() {
             return Ok(None); // Asked once at the start, when there is nothing to restore from.
         }
-        let body = SnapshotBody::Cut(self.machine.get_mut().snapshot());
-        Ok(Some(Snapshot { meta: self.meta(), snapshot: body }))
+        let leave = self.kept.leave_to_send();
+        let cut = leave.and_then(|leave| Some(SnapshotBody::Cut(self.machine.get_mut().snapshot()?, leave)));
+        Ok(Some(Snapshot { meta: self.meta(), snapshot: cut.unwrap_or(SnapshotBody::Possible) }))
     }
 }
 

@@ -150,9 +150,7 @@ pub fn encode(to: Address, message: &Message) -> Bytes {
             put_transfer(&mut out, *transfer);
             out.put_u32(*chunks);
             put_vote(&mut out, vote);
-            put_log_id(&mut out, meta.last_log_id.as_ref());
-            put_log_id(&mut out, meta.last_membership.log_id().as_ref());
-            put_membership(&mut out, meta.last_membership.membership());
+            put_snapshot_meta(&mut out, meta);
         }
     }
     out.freeze()
@@ -189,13 +187,11 @@ pub fn decode(mut input: Bytes) -> Result<(Address, Message), Malformed> {
         },
         SNAPSHOT_END => {
             let (transfer, chunks) = (transfer(&mut input)?, input.try_get_u32()?);
-            let (vote, last_log_id) = (vote(&mut input)?, log_id(&mut input)?);
-            let last_membership = StoredMembership::new(log_id(&mut input)?, membership(&mut input)?);
             Message::SnapshotEnd {
                 transfer,
                 chunks,
-                vote,
-                meta: SnapshotMeta { last_log_id, last_membership },
+                vote: vote(&mut input)?,
+                meta: snapshot_meta(&mut input)?,
             }
         }
         _ => return Err(Malformed("unknown kind")),
@@ -316,6 +312,20 @@ fn put_transfer(out: &mut BytesMut, (member, count): (MemberId, u64)) {
 
 fn transfer(input: &mut Bytes) -> Result<(MemberId, u64), Malformed> {
     Ok((input.try_get_u64()?, input.try_get_u64()?))
+}
+
+/// What a snapshot covers, as bytes: on the wire and in a snapshot's file.
+pub fn put_snapshot_meta(out: &mut BytesMut, meta: &SnapshotMeta) {
+    put_log_id(out, meta.last_log_id.as_ref());
+    put_log_id(out, meta.last_membership.log_id().as_ref());
+    put_membership(out, meta.last_membership.membership());
+}
+
+/// The same out of bytes.
+pub fn snapshot_meta(input: &mut Bytes) -> Result<SnapshotMeta, Malformed> {
+    let last_log_id = log_id(input)?;
+    let last_membership = StoredMembership::new(log_id(input)?, membership(input)?);
+    Ok(SnapshotMeta { last_log_id, last_membership })
 }
 
 fn put_vote(out: &mut BytesMut, vote: &Vote) {

@@ -17,7 +17,7 @@ use crate::command::table;
 use crate::keyspace::effect::{Change, Effect};
 use crate::keyspace::locked::{Locked, Needs};
 use crate::keyspace::snapshot::{read_slots, write_slot};
-use crate::raft::machine::{InstallError, Local, MAX_SNAPSHOT_CHUNK, Machine};
+use crate::raft::machine::{Cut, InstallError, Local, MAX_SNAPSHOT_CHUNK, Machine, Stager, gathering};
 use crate::shard::Shard;
 use crate::shard::piece::{Piece, PieceReply, Pieces, Step};
 use crate::shard::proposal::{self, Unit, Units};
@@ -142,7 +142,7 @@ impl Machine for ShardMachine {
         self.scratch = scratch;
     }
 
-    fn snapshot(&mut self) -> Box<dyn Iterator<Item = Bytes> + Send> {
+    fn snapshot(&mut self) -> Option<Cut> {
         let mut chunk = self.shard.stamp.advance(0).to_le_bytes().to_vec();
         let mut chunks = Vec::new();
         for slot in 0..SLOTS as u16 {
@@ -152,23 +152,28 @@ impl Machine for ShardMachine {
             }
         }
         split(chunk, &mut chunks);
-        Box::new(chunks.into_iter())
+        Some(Box::new(chunks.into_iter().map(Ok)))
     }
 
-    fn install(&mut self, chunks: Vec<Bytes>) -> Result<(), InstallError> {
-        let refuse = || InstallError("it is no snapshot of a keyspace of this version".into());
-        let bytes: Vec<u8> = chunks.concat();
-        let (time, slots) = bytes.split_first_chunk().ok_or_else(refuse)?;
-        self.shard.stamp.advance(u64::from_le_bytes(*time));
-        let now = self.shard.stamp.now();
-        let mut locked = Locked::new(&self.shard.keyspace, &Needs::Everything, now, 0, || true);
-        locked.flush();
-        drop(locked);
-        let read = read_slots(&self.shard.keyspace, slots).map_err(|_| refuse());
-        // Whoever remembers a key of the replaced state cannot know whether it changed.
-        self.shard.observer.observe(None, &[Effect::Flushed]);
-        read
+    fn stager(&self) -> Stager {
+        let shard = self.shard.clone();
+        gathering(move |chunks| install(&shard, chunks))
     }
+}
+
+fn install(shard: &Shard, chunks: Vec<Bytes>) -> Result<(), InstallError> {
+    let refuse = || InstallError("it is no snapshot of a keyspace of this version".into());
+    let bytes: Vec<u8> = chunks.concat();
+    let (time, slots) = bytes.split_first_chunk().ok_or_else(refuse)?;
+    shard.stamp.advance(u64::from_le_bytes(*time));
+    let now = shard.stamp.now();
+    let mut locked = Locked::new(&shard.keyspace, &Needs::Everything, now, 0, || true);
+    locked.flush();
+    drop(locked);
+    let read = read_slots(&shard.keyspace, slots).map_err(|_| refuse());
+    // Whoever remembers a key of the replaced state cannot know whether it changed.
+    shard.observer.observe(None, &[Effect::Flushed]);
+    read
 }
 
 fn split(chunk: Vec<u8>, chunks: &mut Vec<Bytes>) {

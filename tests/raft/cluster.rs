@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -15,7 +16,7 @@ use slotcast::bus::transport::{Tcp, Transport};
 use slotcast::id::{GroupId, MemberId, NodeId};
 use slotcast::raft::group::Group;
 use slotcast::raft::groups::Groups;
-use slotcast::raft::machine::{InstallError, Machine};
+use slotcast::raft::machine::{Cut, Machine, Stager, gathering};
 use slotcast::raft::proposal::{Outcome, Proposal};
 use slotcast::raft::state::{GroupOptions, GroupState, Member, Timing};
 use tokio::sync::oneshot;
@@ -42,14 +43,17 @@ impl Machine for Journal {
         self.0.lock().push(Bytes::copy_from_slice(bytes));
     }
 
-    fn snapshot(&mut self) -> Box<dyn Iterator<Item = Bytes> + Send> {
-        Box::new(self.0.lock().clone().into_iter())
+    fn snapshot(&mut self) -> Option<Cut> {
+        Some(Box::new(self.0.lock().clone().into_iter().map(Ok)))
     }
 
-    fn install(&mut self, chunks: Vec<Bytes>) -> Result<(), InstallError> {
-        *self.0.lock() = chunks;
-        self.1.fetch_add(1, Ordering::Relaxed);
-        Ok(())
+    fn stager(&self) -> Stager {
+        let journal = self.clone();
+        gathering(move |chunks| {
+            *journal.0.lock() = chunks;
+            journal.1.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        })
     }
 }
 
@@ -90,9 +94,21 @@ impl Node {
     }
 
     pub async fn join(&self, member: MemberId, log_bytes: usize) -> (Group, Journal) {
+        self.join_in(None, member, log_bytes).await
+    }
+
+    /// Starts a member that keeps its snapshots in `dir`.
+    pub async fn join_in(&self, dir: Option<&Path>, member: MemberId, log_bytes: usize) -> (Group, Journal) {
         let journal = Journal::default();
         let timing = Timing::default();
-        let options = GroupOptions { group: GROUP, member, me: self.as_member(), timing, log_bytes };
+        let options = GroupOptions {
+            group: GROUP,
+            member,
+            me: self.as_member(),
+            timing,
+            log_bytes,
+            dir: dir.map(Path::to_owned),
+        };
         (self.groups.start(options, Box::new(journal.clone())).await.unwrap(), journal)
     }
 }
@@ -200,4 +216,23 @@ pub fn in_virtual_time<T>(future: impl Future<Output = T>) -> T {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     runtime.block_on(future)
+}
+
+/// A directory of a test's own, gone with it.
+pub struct Scratch(pub PathBuf);
+
+impl Scratch {
+    pub fn new() -> Scratch {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let n = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("slotcast-raft-{}-{n}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Scratch(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }

@@ -3,6 +3,7 @@
 
 mod chaos;
 mod cluster;
+mod snapshots;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -161,6 +162,7 @@ async fn a_group_is_formed_once_and_a_member_id_runs_once() {
         me: cluster.nodes[0].as_member(),
         timing: Timing::default(),
         log_bytes: 1 << 20,
+        dir: None,
     };
     let second = cluster.nodes[0].groups.start(options, Box::new(Journal::default())).await;
     assert!(matches!(second.err(), Some(GroupError::Refused(_))));

@@ -17,7 +17,7 @@ use slotcast::node::cluster::Cluster;
 use slotcast::node::cluster::options::{ClusterOptions, SeedAddress};
 use slotcast::node::cluster::shards::Factory;
 use slotcast::node::hosted::Hosted;
-use slotcast::raft::machine::{InstallError, Local, Machine};
+use slotcast::raft::machine::{Cut, InstallError, Local, Machine, Staged, Stager};
 use slotcast::raft::state::Timing;
 use slotcast::server::invalidation::Invalidation;
 use slotcast::session::clients::Clients;
@@ -198,12 +198,34 @@ impl Machine for Witnessed {
         self.replicas.applied(self.node, self.group, index, hasher.finish(), &self.shard.keyspace);
     }
 
-    fn snapshot(&mut self) -> Box<dyn Iterator<Item = Bytes> + Send> {
+    fn snapshot(&mut self) -> Option<Cut> {
         self.machine.snapshot()
     }
 
-    fn install(&mut self, chunks: Vec<Bytes>) -> Result<(), InstallError> {
+    fn stager(&self) -> Stager {
+        let (stager, replicas, node, group) =
+            (self.machine.stager(), self.replicas.clone(), self.node, self.group);
+        Arc::new(move || {
+            Box::new(WitnessedStage { staged: stager(), replicas: replicas.clone(), node, group })
+        })
+    }
+}
+
+/// Tells it that a snapshot is installed.
+struct WitnessedStage {
+    staged: Box<dyn Staged>,
+    replicas: Replicas,
+    node: usize,
+    group: GroupId,
+}
+
+impl Staged for WitnessedStage {
+    fn take(&mut self, chunk: &Bytes) -> Result<(), InstallError> {
+        self.staged.take(chunk)
+    }
+
+    fn install(self: Box<Self>) -> Result<(), InstallError> {
         self.replicas.installed(self.node, self.group);
-        self.machine.install(chunks)
+        self.staged.install()
     }
 }

@@ -131,7 +131,8 @@ impl Shards {
     async fn start(&self, group: GroupId, member: MemberId, shard: &Shard) -> Result<Open, String> {
         let site = &self.standing.site;
         let me = Member { node: site.me, addr: site.bus };
-        let options = GroupOptions { group, member, me, timing: site.timing, log_bytes: self.log_bytes };
+        let options =
+            GroupOptions { group, member, me, timing: site.timing, log_bytes: self.log_bytes, dir: None };
         let started = self.groups.start(options, (self.factory)(group)).await;
         let group = started.map_err(|error| error.to_string())?;
         let mut tasks = JoinSet::new();

@@ -1,0 +1,500 @@
+//! A member's snapshots on disk: `<dir>/snapshots/<group>-<member>-<index>.snap`.
+//!
+//! A file is a sequence of records, each with its length and a checksum over its number, its length and its bytes:
+//! first who it belongs to, then the snapshot's chunks, last what the snapshot covers. So a file that was torn,
+//! shortened, lengthened or changed anywhere is refused as a whole. It is written under another name, synced as it
+//! grows (one sync of gigabytes would hold up the log's), and renamed once it is all on disk; then older ones go.
+//!
+//! Files are written by blocking threads; the chunks come from the raft thread, paced. What is in the chunks is the
+//! machine's business.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::{Bytes, BytesMut};
+use tokio::task::spawn_blocking;
+
+use crate::id::{GroupId, MemberId};
+use crate::raft::machine::{Cut, CutLost, InstallError, MAX_SNAPSHOT_CHUNK, Staged, pull};
+use crate::raft::types::SnapshotMeta;
+use crate::raft::wire::{put_snapshot_meta, snapshot_meta};
+
+/// What a file begins with: the format and its version.
+const MAGIC: &[u8] = b"slotcast snapshot 1\n";
+/// Bytes written between two syncs.
+const SYNC_EVERY: usize = 8 << 20;
+/// Bytes of a record, at most: a chunk, or a membership, which is smaller.
+const MAX_RECORD: usize = MAX_SNAPSHOT_CHUNK + 1;
+/// Length and checksum.
+const RECORD_HEAD: usize = 8;
+
+const OWNER: u8 = 0;
+const CHUNK: u8 = 1;
+const END: u8 = 2;
+
+/// Where one member keeps its snapshots.
+#[derive(Clone, Debug)]
+pub struct SnapshotDir {
+    path: PathBuf,
+    group: GroupId,
+    member: MemberId,
+}
+
+/// Why there is no snapshot to be had from disk, or none to be brought there.
+#[derive(Debug)]
+pub enum SnapshotError {
+    /// The disk would not.
+    Io(PathBuf, io::Error),
+    /// The file is not what was written.
+    Damaged(PathBuf, String),
+    /// The file is whole, but the machine cannot take it.
+    Unfit(PathBuf, InstallError),
+    /// The state was lost before it was all written.
+    Lost(CutLost),
+}
+
+impl fmt::Display for SnapshotError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SnapshotError::Io(path, error) => write!(f, "{}: {error}", path.display()),
+            SnapshotError::Damaged(path, why) => {
+                write!(
+                    f,
+                    "{} is damaged ({why}): move it away, and this copy is brought up from the others",
+                    path.display()
+                )
+            }
+            SnapshotError::Unfit(path, error) => write!(f, "{}: {error}", path.display()),
+            SnapshotError::Lost(lost) => lost.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for SnapshotError {}
+
+impl SnapshotDir {
+    /// The place below a node's directory.
+    pub fn new(dir: &Path, group: GroupId, member: MemberId) -> SnapshotDir {
+        SnapshotDir { path: dir.join("snapshots"), group, member }
+    }
+
+    /// Writes a cut, paced, and puts it in the place of earlier ones; `meta` says what it covers. To be called on the
+    /// raft thread.
+    pub async fn save(&self, meta: &SnapshotMeta, mut cut: Cut) -> Result<(), SnapshotError> {
+        let mut file = self.begin()?;
+        while let Some(chunk) = pull(&mut cut).await {
+            file = file.write(chunk.map_err(SnapshotError::Lost)?).await?;
+        }
+        file.finish(meta.clone()).await?.publish().await
+    }
+
+    /// Begins a file that takes chunks as they come.
+    pub fn begin(&self) -> Result<Unfinished, SnapshotError> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let made = if self.path.is_dir() { Ok(()) } else { make_dir(&self.path) };
+        made.map_err(|error| SnapshotError::Io(self.path.clone(), error))?;
+        let name = format!("{}-{}-{}.part", self.group.0, self.member, COUNT.fetch_add(1, Ordering::Relaxed));
+        let path = self.path.join(name);
+        let file = File::create(&path).map_err(|error| SnapshotError::Io(path.clone(), error))?;
+        let mut unfinished =
+            Unfinished { dir: self.clone(), file, part: Part(path), records: 0, unsynced: 0 };
+        let owner = [MAGIC, &self.group.0.to_le_bytes(), &self.member.to_le_bytes()].concat();
+        unfinished.append(OWNER, &owner)?;
+        Ok(unfinished)
+    }
+
+    /// Reads the newest snapshot into `staged`, chunk by chunk; what it covers, `None` if there is none. Blocking.
+    /// Throws away what a crash left half written. On an error `staged` is half filled and must not be installed.
+    pub fn load(&self, staged: &mut dyn Staged) -> Result<Option<SnapshotMeta>, SnapshotError> {
+        self.remove_where(|file| file.index.is_none())?;
+        let newest =
+            self.files()?.into_iter().filter(|file| file.member == self.member).max_by_key(|file| file.index);
+        let Some(newest) = newest else { return Ok(None) };
+        let file = File::open(&newest.path).map_err(|error| SnapshotError::Io(newest.path.clone(), error))?;
+        let mut records =
+            Records { from: BufReader::with_capacity(1 << 16, file), path: &newest.path, number: 0 };
+        let owner = [MAGIC, &self.group.0.to_le_bytes(), &self.member.to_le_bytes()].concat();
+        match records.next()? {
+            (OWNER, body) if *body == owner => {}
+            _ => return Err(records.damaged("it is no snapshot of this member, or of another version")),
+        }
+        loop {
+            match records.next()? {
+                (CHUNK, chunk) => {
+                    let unfit = |error| SnapshotError::Unfit(newest.path.clone(), error);
+                    staged.take(&chunk).map_err(unfit)?;
+                }
+                (END, body) => return records.end(body).map(Some),
+                _ => return Err(records.damaged("an unknown kind of record")),
+            }
+        }
+    }
+
+    /// A snapshot from here that the machine could not take.
+    pub fn unfit(&self, error: InstallError) -> SnapshotError {
+        SnapshotError::Unfit(self.path.clone(), error)
+    }
+
+    /// The index of the last entry that the newest snapshot covers.
+    pub fn newest(&self) -> Result<Option<u64>, SnapshotError> {
+        let own = self.files()?.into_iter().filter(|file| file.member == self.member);
+        Ok(own.filter_map(|file| file.index).max())
+    }
+
+    fn remove_where(&self, unwanted: impl Fn(&Named) -> bool) -> Result<(), SnapshotError> {
+        for file in self.files()?.into_iter().filter(unwanted) {
+            match fs::remove_file(&file.path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(SnapshotError::Io(file.path, error));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// The group's files, of whichever member.
+    fn files(&self) -> Result<Vec<Named>, SnapshotError> {
+        let failed = |error| SnapshotError::Io(self.path.clone(), error);
+        let listing = match fs::read_dir(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            listing => listing.map_err(failed)?,
+        };
+        let mut files = Vec::new();
+        for entry in listing {
+            let path = entry.map_err(failed)?.path();
+            files.extend(Named::read(path).filter(|file| file.group == self.group.0));
+        }
+        Ok(files)
+    }
+}
+
+/// A file, by its name. `index`: none while it is being written.
+struct Named {
+    path: PathBuf,
+    group: u32,
+    member: MemberId,
+    index: Option<u64>,
+}
+
+impl Named {
+    fn read(path: PathBuf) -> Option<Named> {
+        let (stem, extension) = path.file_name()?.to_str()?.rsplit_once('.')?;
+        let mut numbers = stem.split('-').map(|number| number.parse::<u64>().ok());
+        let (group, member, count) = (numbers.next()??, numbers.next()??, numbers.next()??);
+        let index = match extension {
+            "snap" => Some(count),
+            "part" => None,
+            _ => return None,
+        };
+        Some(Named { group: u32::try_from(group).ok()?, member, index, path })
+    }
+}
+
+/// A file under its provisional name; removed when dropped, unless it was given its own.
+#[derive(Debug)]
+struct Part(PathBuf);
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        // It may have its name by now. If it cannot be removed, the next start does it.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// A file that still takes chunks.
+#[derive(Debug)]
+pub struct Unfinished {
+    dir: SnapshotDir,
+    file: File,
+    part: Part,
+    records: u32,
+    unsynced: usize,
+}
+
+impl Unfinished {
+    /// Writes the next chunk. It is written once this returns, and synced some time later.
+    pub async fn write(self, chunk: Bytes) -> Result<Unfinished, SnapshotError> {
+        blocking(move || {
+            let mut file = self;
+            file.append(CHUNK, &chunk)?;
+            Ok(file)
+        })
+        .await
+    }
+
+    /// Writes what the chunks cover and syncs it all.
+    pub async fn finish(self, meta: SnapshotMeta) -> Result<Finished, SnapshotError> {
+        blocking(move || {
+            let mut file = self;
+            let mut body = BytesMut::new();
+            put_snapshot_meta(&mut body, &meta);
+            file.append(END, &body)?;
+            file.file.sync_all().map_err(|error| file.failed(error))?;
+            Ok(Finished { dir: file.dir, part: file.part, index: meta.last_log_id.map_or(0, |id| id.index) })
+        })
+        .await
+    }
+
+    fn append(&mut self, kind: u8, body: &[u8]) -> Result<(), SnapshotError> {
+        let length = body.len() as u32 + 1;
+        let crc = checksum(self.records, length, kind, body);
+        let mut head = [0; RECORD_HEAD + 1];
+        head[..4].copy_from_slice(&length.to_le_bytes());
+        head[4..8].copy_from_slice(&crc.to_le_bytes());
+        head[8] = kind;
+        let written = self.file.write_all(&head).and_then(|()| self.file.write_all(body));
+        self.records += 1;
+        self.unsynced += head.len() + body.len();
+        let synced = match self.unsynced {
+            0..SYNC_EVERY => Ok(()),
+            _ => {
+                self.unsynced = 0;
+                self.file.sync_data()
+            }
+        };
+        written.and(synced).map_err(|error| self.failed(error))
+    }
+
+    fn failed(&self, error: io::Error) -> SnapshotError {
+        SnapshotError::Io(self.part.0.clone(), error)
+    }
+}
+
+/// A file that is whole and on disk, under its provisional name.
+#[derive(Debug)]
+pub struct Finished {
+    dir: SnapshotDir,
+    part: Part,
+    index: u64,
+}
+
+impl Finished {
+    /// The last index it covers.
+    pub fn index(&self) -> u64 {
+        self.index
+    }
+
+    /// Gives the file its name and removes the group's others: from here on a restart begins with it.
+    pub async fn publish(self) -> Result<(), SnapshotError> {
+        blocking(move || {
+            let path =
+                self.dir.path.join(format!("{}-{}-{}.snap", self.dir.group.0, self.dir.member, self.index));
+            if self.dir.newest()?.is_some_and(|newest| newest > self.index) {
+                return Ok(()); // A newer one came first.
+            }
+            fs::rename(&self.part.0, &path)
+                .and_then(|()| File::open(&self.dir.path)?.sync_all())
+                .map_err(|error| SnapshotError::Io(path.clone(), error))?;
+            self.dir.remove_where(|file| file.index.is_some() && file.path != path)
+        })
+        .await
+    }
+}
+
+/// Makes a directory that is there after a power loss too.
+fn make_dir(path: &Path) -> io::Result<()> {
+    fs::create_dir_all(path)?;
+    path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
+}
+
+/// Runs on a thread that may wait for the disk.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, SnapshotError> + Send + 'static,
+) -> Result<T, SnapshotError> {
+    let stopped = |error| SnapshotError::Io(PathBuf::new(), io::Error::other(error));
+    spawn_blocking(work).await.map_err(stopped)?
+}
+
+fn checksum(number: u32, length: u32, kind: u8, body: &[u8]) -> u32 {
+    let mut head = [0; 9];
+    head[..4].copy_from_slice(&number.to_le_bytes());
+    head[4..8].copy_from_slice(&length.to_le_bytes());
+    head[8] = kind;
+    crc32c::crc32c_append(crc32c::crc32c(&head), body)
+}
+
+/// A file's records as they are read.
+struct Records<'a> {
+    from: BufReader<File>,
+    path: &'a Path,
+    number: u32,
+}
+
+impl Records<'_> {
+    /// The next record: its kind and the rest.
+    fn next(&mut self) -> Result<(u8, Bytes), SnapshotError> {
+        let mut head = [0; RECORD_HEAD + 1];
+        self.read(&mut head)?;
+        let [l0, l1, l2, l3, c0, c1, c2, c3, kind] = head;
+        let (length, crc) = (u32::from_le_bytes([l0, l1, l2, l3]), u32::from_le_bytes([c0, c1, c2, c3]));
+        if length == 0 || length as usize > MAX_RECORD {
+            return Err(self.damaged("an impossible length"));
+        }
+        let mut body = vec![0; length as usize - 1];
+        self.read(&mut body)?;
+        if checksum(self.number, length, kind, &body) != crc {
+            return Err(self.damaged("the checksum does not match"));
+        }
+        self.number += 1;
+        Ok((kind, body.into()))
+    }
+
+    /// What the file covers, out of its last record.
+    fn end(&mut self, body: Bytes) -> Result<SnapshotMeta, SnapshotError> {
+        let meta = snapshot_meta(&mut body.clone()).map_err(|error| self.damaged(&error.to_string()))?;
+        match self.from.read(&mut [0]) {
+            Ok(0) => Ok(meta),
+            Ok(_) => Err(self.damaged("bytes after its end")),
+            Err(error) => Err(SnapshotError::Io(self.path.into(), error)),
+        }
+    }
+
+    fn read(&mut self, into: &mut [u8]) -> Result<(), SnapshotError> {
+        self.from.read_exact(into).map_err(|error| match error.kind() {
+            io::ErrorKind::UnexpectedEof => self.damaged("it ends too early"),
+            _ => SnapshotError::Io(self.path.into(), error),
+        })
+    }
+
+    fn damaged(&self, why: &str) -> SnapshotError {
+        SnapshotError::Damaged(self.path.into(), format!("record {}: {why}", self.number))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicUsize;
+
+    use openraft::alias::CommittedLeaderIdOf;
+    use parking_lot::Mutex;
+
+    use super::*;
+    use crate::raft::machine::gathering;
+    use crate::raft::types::{LogId, TypeConfig};
+
+    /// A directory of the test's own, gone with it.
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new() -> Scratch {
+            static COUNT: AtomicUsize = AtomicUsize::new(0);
+            let n = COUNT.fetch_add(1, Ordering::Relaxed);
+            let path = std::env::temp_dir().join(format!("slotcast-snapshot-{}-{n}", std::process::id()));
+            fs::create_dir_all(&path).unwrap();
+            Scratch(path)
+        }
+
+        fn dir(&self) -> SnapshotDir {
+            SnapshotDir::new(&self.0, GroupId(3), 77)
+        }
+
+        fn names(&self) -> Vec<String> {
+            let listing = fs::read_dir(self.0.join("snapshots")).unwrap();
+            listing.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn meta(index: u64) -> SnapshotMeta {
+        let last_log_id = Some(LogId::new(CommittedLeaderIdOf::<TypeConfig>::new(4), index));
+        SnapshotMeta { last_log_id, ..SnapshotMeta::default() }
+    }
+
+    fn cut(chunks: &[&'static str]) -> Cut {
+        let chunks: Vec<_> = chunks.iter().map(|chunk| Ok(Bytes::from_static(chunk.as_bytes()))).collect();
+        Box::new(chunks.into_iter())
+    }
+
+    /// What is loaded: the meta and the chunks.
+    fn load(dir: &SnapshotDir) -> Result<(Option<SnapshotMeta>, Vec<Bytes>), SnapshotError> {
+        let seen = Arc::<Mutex<Vec<Bytes>>>::default();
+        let chunks = seen.clone();
+        let mut staged = gathering(move |chunks| {
+            *seen.lock() = chunks;
+            Ok(())
+        })();
+        let meta = dir.load(&mut *staged)?;
+        staged.install().unwrap();
+        let chunks = std::mem::take(&mut *chunks.lock());
+        Ok((meta, chunks))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_saved_is_loaded_and_replaces_what_was_there() {
+        let scratch = Scratch::new();
+        let dir = scratch.dir();
+        assert!(load(&dir).unwrap().0.is_none(), "nothing there yet, the directory neither");
+        dir.save(&meta(5), cut(&["old"])).await.unwrap();
+        dir.save(&meta(9), cut(&["new", "", "est"])).await.unwrap();
+        let (loaded, chunks) = load(&dir).unwrap();
+        assert_eq!((loaded, chunks), (Some(meta(9)), vec!["new".into(), "".into(), "est".into()]));
+        assert_eq!((dir.newest().unwrap(), scratch.names()), (Some(9), vec!["3-77-9.snap".into()]));
+        dir.save(&meta(7), cut(&["late"])).await.unwrap();
+        assert_eq!(scratch.names(), ["3-77-9.snap"], "an older one does not replace it");
+        let other = SnapshotDir::new(&scratch.0, GroupId(3), 78);
+        assert_eq!(other.newest().unwrap(), None, "another member's is not mine");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_does_not_come_to_its_end_leaves_nothing() {
+        let scratch = Scratch::new();
+        let dir = scratch.dir();
+        let lost: Cut = Box::new([Ok(Bytes::from_static(b"a")), Err(CutLost("for a test"))].into_iter());
+        assert!(matches!(dir.save(&meta(5), lost).await, Err(SnapshotError::Lost(_))));
+        drop(dir.begin().unwrap().write(Bytes::from_static(b"a")).await.unwrap());
+        assert_eq!(scratch.names(), Vec::<String>::new());
+        // What a crash leaves half written is thrown away at the next start.
+        fs::write(scratch.0.join("snapshots/3-77-0.part"), b"half").unwrap();
+        assert!(load(&dir).unwrap().0.is_none());
+        assert_eq!(scratch.names(), Vec::<String>::new());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_was_shortened_lengthened_or_changed_anywhere_is_refused() {
+        let scratch = Scratch::new();
+        let dir = scratch.dir();
+        dir.save(&meta(5), cut(&["some", "chunks"])).await.unwrap();
+        let path = scratch.0.join("snapshots/3-77-5.snap");
+        let whole = fs::read(&path).unwrap();
+        let refused = |bytes: &[u8]| {
+            fs::write(&path, bytes).unwrap();
+            matches!(load(&dir), Err(SnapshotError::Damaged(..)))
+        };
+        for length in 0..whole.len() {
+            assert!(refused(&whole[..length]), "cut at {length}");
+        }
+        for bit in 0..whole.len() * 8 {
+            let mut flipped = whole.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(refused(&flipped), "bit {bit}");
+        }
+        assert!(refused(&[&whole[..], b"x"].concat()));
+        assert!(!refused(&whole));
+        // A chunk more or less, each with a checksum that was right in its place.
+        let chunk = RECORD_HEAD + 1 + 4;
+        let first = whole.windows(4).position(|bytes| bytes == b"some").unwrap() - RECORD_HEAD - 1;
+        let record = &whole[first..first + chunk];
+        assert!(refused(&[&whole[..first], &whole[first + chunk..]].concat()));
+        assert!(refused(&[&whole[..first], record, &whole[first..]].concat()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_members_file_under_this_ones_name_is_refused() {
+        let scratch = Scratch::new();
+        SnapshotDir::new(&scratch.0, GroupId(3), 78).save(&meta(5), cut(&["a"])).await.unwrap();
+        let names = ["3-78-5.snap", "3-77-5.snap"].map(|name| scratch.0.join("snapshots").join(name));
+        fs::rename(&names[0], &names[1]).unwrap();
+        let error = load(&scratch.dir()).unwrap_err().to_string();
+        assert!(error.contains("no snapshot of this member") && error.contains("3-77-5.snap"), "{error}");
+    }
+}
