@@ -18,3 +18,4 @@ pub mod shard;
 pub mod time;
 pub mod topology;
 pub mod tracking;
+pub mod wal;
