@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use crate::linearizability::{Call, Object};
+use slotcast_verify::linearizability::{Call, Object};
 
 /// Which of the two keys.
 pub type Field = usize;

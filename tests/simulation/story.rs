@@ -9,13 +9,13 @@ use crate::client::Client;
 use crate::entropy;
 use crate::faults::Faults;
 use crate::leaders::missing;
-use crate::linearizability::{Verdict, check};
 use crate::node::NODES;
 use crate::object::Pair;
 use crate::server::Fault;
 use crate::trace::Trace;
 use crate::workload::{CLIENTS, Records, key, read_all, read_loyally, work};
 use crate::world::World;
+use slotcast_verify::linearizability::{Verdict, check};
 
 /// How long things go wrong (ms).
 pub const CHAOS: u64 = 6_000;

@@ -10,10 +10,10 @@ use slotcast_wire::frame::Frame;
 use slotcast_wire::slot::slot_of;
 
 use crate::client::{Client, Outcome};
-use crate::linearizability::Call;
 use crate::node::NODES;
 use crate::object::{Field, Op, Timed};
 use crate::server::Request;
+use slotcast_verify::linearizability::Call;
 
 /// Objects that all clients work on.
 pub const OBJECTS: usize = 8;

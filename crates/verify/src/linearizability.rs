@@ -97,8 +97,7 @@ impl<O: Clone> Calls<O> {
         let mut calls = history.to_vec();
         calls.sort_by_key(|call| call.invoked);
         let (answered, lost): (Vec<_>, Vec<_>) = calls.into_iter().partition(|call| call.returned.is_some());
-        let before =
-            |at: usize| (0..at).rev().find(|other| object.are_alike(&lost[*other].op, &lost[at].op));
+        let before = |at: usize| (0..at).rev().find(|other| object.are_alike(&lost[*other].op, &lost[at].op));
         let alike = (0..lost.len()).map(|at| before(at).map(|other| other as u32)).collect();
         Calls { answered, lost, alike }
     }

@@ -1,2 +1,218 @@
-//! x
-fn main() {}
+//! A fault campaign on real slotcast processes: clients work, nodes are killed, stopped and cut off; then every
+//! acknowledged write must be there and every key's history linearizable. `scripts/verify` builds and starts it.
+
+mod campaign;
+mod client;
+mod clock;
+mod cluster;
+mod connection;
+mod faults;
+mod network;
+mod node;
+mod probe;
+mod records;
+mod report;
+mod slots;
+mod workload;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::rc::Rc;
+use std::time::Duration;
+
+use clap::Parser;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::LocalSet;
+use tokio::time::timeout;
+
+use crate::client::Client;
+use crate::cluster::Cluster;
+use crate::faults::{KINDS, Kind};
+use crate::node::Launch;
+use crate::probe::Probes;
+use crate::records::Records;
+use crate::report::Findings;
+use crate::workload::Stop;
+
+/// Forming a cluster takes less.
+const FORMATION: Duration = Duration::from_secs(60);
+/// The last calls take less: a client's patience and its repetitions.
+const FINISH: Duration = Duration::from_secs(40);
+
+/// A fault campaign on slotcast processes. scripts/verify starts it.
+#[derive(Debug, Parser)]
+struct Flags {
+    /// The server's binary.
+    #[arg(long)]
+    server: PathBuf,
+    /// Where nodes keep their directories and logs; must be empty or absent.
+    #[arg(long)]
+    dir: PathBuf,
+    /// How long faults go on.
+    #[arg(long, default_value_t = 3.0)]
+    minutes: f64,
+    /// What faults and clients' choices come from.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Kinds of faults, apart by commas; all that are possible if not given.
+    #[arg(long, value_delimiter = ',', value_parser = kind)]
+    faults: Vec<Kind>,
+    /// The nodes' `durability`; their default if not given.
+    #[arg(long)]
+    durability: Option<String>,
+    /// The caller made network and mount namespaces for this: give each node a network of its own.
+    #[arg(long)]
+    namespaces: bool,
+    /// Nodes.
+    #[arg(long, default_value_t = 3)]
+    nodes: usize,
+    /// Clients.
+    #[arg(long, default_value_t = 24)]
+    clients: u16,
+    /// Port of the first node, or of all with --namespaces.
+    #[arg(long, default_value_t = 7301)]
+    port: u16,
+}
+
+fn kind(name: &str) -> Result<Kind, String> {
+    let found = KINDS.iter().find(|(known, _)| *known == name).map(|(_, kind)| *kind);
+    let names = KINDS.map(|(name, _)| name).join(", ");
+    found.ok_or_else(|| format!("not a kind of fault; there are {names}"))
+}
+
+fn main() -> ExitCode {
+    let flags = Flags::parse();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let verified = match runtime {
+        Ok(runtime) => LocalSet::new().block_on(&runtime, until_signal(flags)),
+        Err(error) => Err(error.to_string()),
+    };
+    match verified {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(why) => {
+            eprintln!("verify: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A signal ends the campaign, and with it the nodes.
+async fn until_signal(flags: Flags) -> Result<bool, String> {
+    let listen = |kind| signal(kind).map_err(|error| error.to_string());
+    let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+    tokio::select! {
+        verified = verify(flags) => verified,
+        _ = interrupt.recv() => Err("interrupted".into()),
+        _ = terminate.recv() => Err("terminated".into()),
+    }
+}
+
+/// Whether nothing was found.
+async fn verify(flags: Flags) -> Result<bool, String> {
+    let seed = flags.seed.unwrap_or_else(|| SmallRng::from_os_rng().random::<u32>().into());
+    let kinds = kinds(&flags);
+    let names: Vec<&str> = kinds.iter().map(|kind| kind.name()).collect();
+    println!("seed {seed}, {} minutes of {}", flags.minutes, names.join(", "));
+    let cluster = cluster(&flags).await?;
+    let leads = cluster.settled(FORMATION).await?;
+    println!("{} nodes serve {} shards; logs in {}", cluster.nodes.len(), leads.len(), flags.dir.display());
+
+    let nodes: Rc<[_]> = cluster.addresses().into();
+    let (records, stop) = (Records::default(), Stop::default());
+    let probes = Probes::start(&leads, &nodes, &stop);
+    let mut tasks = Vec::new();
+    for number in 0..flags.clients {
+        let client = Client::new(number, nodes.clone(), seed);
+        tasks.push(tokio::task::spawn_local(workload::work(client, records.clone(), stop.clone())));
+    }
+    for node in 0..nodes.len() {
+        let client = Client::new(flags.clients + node as u16, nodes.clone(), seed);
+        let reads = workload::read_loyally(client, node, records.clone(), stop.clone());
+        tasks.push(tokio::task::spawn_local(reads));
+    }
+    let lasts = Duration::from_secs_f64(flags.minutes * 60.0);
+    let (past, broke_off) = campaign::run(&cluster, &probes, &kinds, seed, lasts).await;
+    if let Some(network) = &cluster.network {
+        network.heal().await?;
+    }
+    stop.set(true);
+    for task in tasks {
+        timeout(FINISH, task)
+            .await
+            .map_err(|_| "a client does not come to its end")?
+            .map_err(|e| e.to_string())?;
+    }
+    let mut reader = Client::new(u16::MAX, nodes, seed);
+    let silent = workload::read_all(&mut reader, &records).await;
+    let lost = workload::lost(&mut reader, &records).await;
+    let mut findings = records.look(Findings::of);
+    findings.lost.extend(lost);
+    findings.other.extend(broke_off);
+    findings.other.extend(silent.iter().map(|key| format!("nobody answers for {key}")));
+    report::print_faults(&past);
+    print_summary(&records, &findings);
+    if !findings.is_empty() {
+        records.look(|seen| findings.explain(seen, &flags.dir));
+        println!(
+            "\nthe nodes' logs and the histories are in {}; again with --seed {seed}",
+            flags.dir.display()
+        );
+    }
+    Ok(findings.is_empty())
+}
+
+/// The kinds asked for; those that are not possible here are named and left out.
+fn kinds(flags: &Flags) -> Vec<Kind> {
+    let all: Vec<Kind> = KINDS.iter().map(|(_, kind)| *kind).collect();
+    let asked = if flags.faults.is_empty() { &all } else { &flags.faults };
+    let (possible, skipped): (Vec<Kind>, Vec<Kind>) =
+        asked.iter().partition(|kind| flags.namespaces || !kind.needs_network());
+    if !skipped.is_empty() {
+        let names: Vec<&str> = skipped.iter().map(|kind| kind.name()).collect();
+        println!("skipped, as the nodes have no network of their own: {}", names.join(", "));
+    }
+    possible
+}
+
+async fn cluster(flags: &Flags) -> Result<Cluster, String> {
+    if !is_empty(&flags.dir) {
+        return Err(format!("{} is not empty: give an empty folder with --dir", flags.dir.display()));
+    }
+    std::fs::create_dir_all(&flags.dir).map_err(|error| format!("{}: {error}", flags.dir.display()))?;
+    let words = ["--cluster-enabled", "yes", "--protected-mode", "no"];
+    let mut common: Vec<String> = words.map(str::to_owned).to_vec();
+    if let Some(durability) = &flags.durability {
+        common.extend(["--durability".to_owned(), durability.clone()]);
+    }
+    let launch = Launch { server: flags.server.clone(), flags: common };
+    Cluster::start(flags.nodes, flags.port, &flags.dir, launch, flags.namespaces).await
+}
+
+fn is_empty(folder: &Path) -> bool {
+    std::fs::read_dir(folder).map_or(true, |mut entries| entries.next().is_none())
+}
+
+fn print_summary(records: &Records, findings: &Findings) {
+    records.look(|seen| {
+        println!(
+            "{} operations, {} refused, {} of unknown outcome; {} keys' histories checked, {} keys written once",
+            seen.calls,
+            seen.refused,
+            seen.unknown,
+            seen.histories.len(),
+            seen.kept.len()
+        );
+        for (error, count) in &seen.errors {
+            println!("  {count} x {error}");
+        }
+    });
+    println!(
+        "acknowledged writes lost: {}; linearizability violations: {} keys; undecided: {}",
+        findings.lost.len(),
+        findings.broken.len(),
+        findings.undecided.len()
+    );
+}

@@ -110,7 +110,8 @@ fn calls(history: &[Event]) -> Vec<Call<Op>> {
         }
     }
     let call = |event: &Event| {
-        let seen = event.op.written().filter(|_| event.returned.is_none()).and_then(|value| first_seen.get(&value));
+        let seen =
+            event.op.written().filter(|_| event.returned.is_none()).and_then(|value| first_seen.get(&value));
         // If it was seen before it was asked for: let the search say so, with the call in its place.
         let returned = event.returned.or(seen.map(|seen| event.invoked.max(*seen)));
         Call { op: event.op, invoked: event.invoked, returned }
@@ -189,7 +190,9 @@ fn until(history: &[Event], end: u64) -> Vec<Event> {
 
 fn since(history: &[Event], begin: u64) -> Vec<Event> {
     let later = history.iter().filter(|event| event.returned.is_none_or(|returned| returned > begin));
-    later.filter_map(|event| if event.invoked > begin { Some(event.clone()) } else { unanswered(event) }).collect()
+    later
+        .filter_map(|event| if event.invoked > begin { Some(event.clone()) } else { unanswered(event) })
+        .collect()
 }
 
 /// A call as it is known without its answer; a read isn't worth knowing then.
@@ -239,8 +242,7 @@ mod tests {
 
     /// A few values, so that most reads see one that was written.
     fn value() -> impl Strategy<Value = Option<i64>> {
-        (0..4_i64, 0..3_i64)
-            .prop_map(|(set, more)| Some(set * SPREAD + more).filter(|value| *value > 0))
+        (0..4_i64, 0..3_i64).prop_map(|(set, more)| Some(set * SPREAD + more).filter(|value| *value > 0))
     }
 
     fn op() -> impl Strategy<Value = Op> {

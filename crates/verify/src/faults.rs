@@ -1,0 +1,171 @@
+//! What can be done to nodes, and doing it.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use rand::Rng;
+use rand::rngs::SmallRng;
+use tokio::time::sleep;
+
+use crate::cluster::Cluster;
+use crate::network::Sender;
+use crate::node::STOP;
+
+/// Kinds of faults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// SIGKILL, and a restart after a while.
+    Kill,
+    /// SIGKILL, and a restart at once.
+    Restart,
+    /// SIGTERM, and a restart when it has ended.
+    Term,
+    /// SIGSTOP, and SIGCONT after a while: longer than a lease, mostly.
+    Stop,
+    /// Many short stops: a machine that is far too busy.
+    Stutter,
+    /// Cut off from the other nodes; half of the time clients can't reach it either.
+    Isolate,
+    /// Two nodes can't reach each other; both reach the third.
+    Split,
+    /// One node hears nothing from others that hear it, or the other way round.
+    OneWay,
+    /// Packets are lost.
+    Loss,
+}
+
+/// All kinds, by name.
+pub const KINDS: [(&str, Kind); 9] = [
+    ("kill", Kind::Kill),
+    ("restart", Kind::Restart),
+    ("term", Kind::Term),
+    ("stop", Kind::Stop),
+    ("stutter", Kind::Stutter),
+    ("isolate", Kind::Isolate),
+    ("split", Kind::Split),
+    ("oneway", Kind::OneWay),
+    ("loss", Kind::Loss),
+];
+
+impl Kind {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        KINDS.iter().find(|(_, kind)| *kind == self).map_or("?", |(name, _)| name)
+    }
+
+    /// Whether it needs a network of the nodes' own.
+    pub fn needs_network(self) -> bool {
+        matches!(self, Kind::Isolate | Kind::Split | Kind::OneWay | Kind::Loss)
+    }
+
+    /// Whether the node's process ends.
+    pub fn ends_a_life(self) -> bool {
+        matches!(self, Kind::Kill | Kind::Restart | Kind::Term)
+    }
+}
+
+/// A fault that has been drawn.
+#[derive(Clone, Debug)]
+pub struct Fault {
+    /// What is done,
+    pub kind: Kind,
+    /// to whom (index of a node),
+    pub victim: usize,
+    /// for how long,
+    lasts: Duration,
+    /// and a choice that some kinds have.
+    choice: u32,
+}
+
+impl Fault {
+    /// Draws what is open about a fault.
+    pub fn draw(kind: Kind, victim: usize, rng: &mut SmallRng) -> Fault {
+        let lasts = Duration::from_millis(match kind {
+            Kind::Restart => 0,
+            Kind::Stop => rng.random_range(150..4_000),
+            Kind::Term => rng.random_range(0..3_000),
+            Kind::Kill | Kind::Stutter => rng.random_range(500..5_000),
+            _ => rng.random_range(500..7_000),
+        });
+        Fault { kind, victim, lasts, choice: rng.random() }
+    }
+
+    /// Does it and undoes it.
+    pub async fn inflict(&self, cluster: &Cluster) -> Result<(), String> {
+        let node = &cluster.nodes[self.victim];
+        match self.kind {
+            Kind::Kill | Kind::Restart => {
+                node.kill().await;
+                sleep(self.lasts).await;
+                cluster.restart(self.victim)
+            }
+            Kind::Term => {
+                node.signal(Signal::SIGTERM);
+                if !node.ended(STOP).await {
+                    return Err(format!("node {} does not end on SIGTERM", node.number));
+                }
+                sleep(self.lasts).await;
+                cluster.restart(self.victim)
+            }
+            Kind::Stop => {
+                node.signal(Signal::SIGSTOP);
+                sleep(self.lasts).await;
+                node.signal(Signal::SIGCONT);
+                Ok(())
+            }
+            Kind::Stutter => {
+                let count = 4 + self.lasts.as_millis() as u32 / 250;
+                for n in 0..count {
+                    let ms =
+                        |shift: u32, most: u32| u64::from(self.choice.rotate_left(n * 5 + shift) % most + 10);
+                    node.signal(Signal::SIGSTOP);
+                    sleep(Duration::from_millis(ms(0, 300))).await;
+                    node.signal(Signal::SIGCONT);
+                    sleep(Duration::from_millis(ms(13, 100))).await;
+                }
+                Ok(())
+            }
+            Kind::Isolate | Kind::Split | Kind::OneWay | Kind::Loss => self.disconnect(cluster).await,
+        }
+    }
+
+    async fn disconnect(&self, cluster: &Cluster) -> Result<(), String> {
+        let network = cluster.network.as_ref().ok_or("there is no network to cut")?;
+        if self.kind == Kind::Loss {
+            network.lose(self.victim, 5 + self.choice % 36).await?;
+            sleep(self.lasts).await;
+            return network.lose(self.victim, 0).await;
+        }
+        let cuts = self.cuts(cluster.nodes.len());
+        for (from, to) in &cuts {
+            network.cut(*from, *to).await?;
+        }
+        sleep(self.lasts).await;
+        for (from, to) in &cuts {
+            network.mend(*from, *to).await?;
+        }
+        Ok(())
+    }
+
+    /// What does not arrive: from whom, at which node.
+    fn cuts(&self, nodes: usize) -> Vec<(Sender, usize)> {
+        let me = self.victim;
+        let others = (0..nodes).filter(|other| *other != me);
+        let in_and_out = |other: usize| [(Sender::Node(other), me), (Sender::Node(me), other)];
+        let flip = self.choice.is_multiple_of(2);
+        match self.kind {
+            Kind::Isolate => {
+                let clients = flip.then_some((Sender::Clients, me));
+                others.flat_map(in_and_out).chain(clients).collect()
+            }
+            Kind::Split => in_and_out((me + 1 + usize::from(flip)) % nodes).to_vec(),
+            _ => others.map(|other| in_and_out(other)[usize::from(flip)]).collect(),
+        }
+    }
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} node {}, {:.1} s", self.kind.name(), self.victim + 1, self.lasts.as_secs_f64())
+    }
+}
