@@ -58,7 +58,8 @@ async fn a_new_member_catches_up_by_snapshot_and_takes_the_place_of_a_lost_one()
     let home = (lost - 11) as usize;
 
     write_all(&leader, (0..2_000).map(|n| numbered(n, 1000))).await;
-    // Two megabytes written, a quarter kept: whoever starts from nothing needs a snapshot.
+    // Two megabytes written, an eighth kept: whoever starts from nothing needs a snapshot.
+    becomes(&leader, "the log to be purged", |state| state.last_log >= 2_000 && state.log_bytes <= LOG).await;
     let (newcomer, journal) = cluster.nodes[home].join(24, LOG).await;
     leader.add_learner(24, cluster.nodes[home].as_member()).await.unwrap();
     becomes(&leader, "the learner to catch up", |state| {
