@@ -65,9 +65,13 @@ impl AsyncRuntime for Runtime {
         }
     }
 
+    /// Never early: whoever wakes before its deadline would only come back, again and again, until it is there.
     fn sleep_until(deadline: Self::Instant) -> Self::Sleep {
         let now = <Self::Instant as openraft::Instant>::now();
-        if deadline <= now { Self::sleep(Duration::ZERO) } else { Self::sleep(deadline - now) }
+        match deadline <= now {
+            true => Either::Right(Yield(false)),
+            false => Either::Left(tokio::time::sleep(deadline - now)),
+        }
     }
 
     fn timeout<R, F: Future<Output = R> + OptionalSend>(
@@ -130,5 +134,13 @@ mod tests {
     #[test]
     fn it_is_a_runtime_as_openraft_wants_one() {
         openraft_rt::testing::Suite::<Runtime>::test_all();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sleep_until_a_moment_close_by_does_not_end_before_it() {
+        let now = <<Runtime as AsyncRuntime>::Instant as openraft::Instant>::now;
+        let deadline = now() + YIELD_BELOW / 2;
+        Runtime::sleep_until(deadline).await;
+        assert!(now() >= deadline);
     }
 }

@@ -100,7 +100,9 @@ impl<'a> Dispatch<'a> {
         let view = server.context.view();
         let single = if view.is_none() { shards.get(&SINGLE) } else { None };
         let seed = single.map_or(0, |shard| shard.stamp.seed());
-        let now = server.context.clock.now();
+        let clock = server.context.clock.now();
+        // Time goes back for nobody, whichever thread asks.
+        let now = single.map_or(clock, |shard| shard.stamp.advance(clock));
         let leased = SmallVec::new();
         Self { server, session, outbox, out, view, shards, single, now, seed, confirmed, leased }
     }
@@ -339,7 +341,7 @@ impl<'a> Dispatch<'a> {
     pub fn occasion(&mut self, shard: &Shard) -> Occasion {
         self.seed = self.seed.wrapping_add(1);
         Occasion {
-            now: shard.stamp.not_before(self.now),
+            now: shard.stamp.for_read(self.now),
             seed: self.seed,
             author: Some(self.session.client.id),
             tracking: self.session.tracking.on,

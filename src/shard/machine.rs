@@ -105,7 +105,7 @@ impl ShardMachine {
                 Step::Read(args) => {
                     let Some(command) = table::resolve(args.as_args()) else { continue };
                     let occasion = Occasion {
-                        now: self.shard.stamp.now().max(entry.now),
+                        now: entry.now,
                         seed: self.shard.stamp.seed(),
                         author: piece.author,
                         tracking: piece.tracking,

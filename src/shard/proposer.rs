@@ -23,6 +23,7 @@ use crate::raft::proposal::{Outcome, Proposal};
 use crate::shard::piece::{Piece, PieceReply, Pieces, Step};
 use crate::shard::proposal;
 use crate::shard::stamp::Stamp;
+use crate::time::Millis;
 
 /// Entries on their way at once; more would only be smaller.
 pub const IN_FLIGHT: usize = 3;
@@ -84,16 +85,17 @@ impl Proposer {
                 return;
             }
             queue.in_flight += 1;
-            let (pieces, bytes) = self.gather(&mut queue.waiting);
+            let time = self.stamp.departs();
+            let (pieces, bytes) = self.gather(&mut queue.waiting, time);
             drop(queue);
-            self.propose(pieces, bytes);
+            self.propose(pieces, bytes, time);
         }
     }
 
-    fn gather(&self, waiting: &mut VecDeque<(Piece, Vec<u8>)>) -> (Vec<Piece>, Vec<u8>) {
+    fn gather(&self, waiting: &mut VecDeque<(Piece, Vec<u8>)>, time: Millis) -> (Vec<Piece>, Vec<u8>) {
         let mut bytes =
             Vec::with_capacity(proposal::header_len() + waiting.front().map_or(0, |(_, units)| units.len()));
-        proposal::begin(self.stamp.now(), self.stamp.seed(), &mut bytes);
+        proposal::begin(time, self.stamp.seed(), &mut bytes);
         let mut pieces = Vec::new();
         let mut units = 0;
         while let Some((piece, more)) = waiting.front() {
@@ -108,7 +110,7 @@ impl Proposer {
         (pieces, bytes)
     }
 
-    fn propose(self: &Arc<Self>, pieces: Vec<Piece>, bytes: Vec<u8>) {
+    fn propose(self: &Arc<Self>, pieces: Vec<Piece>, bytes: Vec<u8>, time: Millis) {
         let pieces: Arc<Pieces> = Arc::new(Mutex::new(pieces));
         let local: Local = pieces.clone();
         let this = self.clone();
@@ -121,6 +123,7 @@ impl Proposer {
             }
             // Applied: the machine has replied. Unknown: it still may; if the log drops the entry the reply's
             // sender is dropped with it, and the connection learns that nobody knows.
+            this.stamp.arrived(time);
             this.queue.lock().in_flight -= 1;
             this.propose_waiting();
         };
