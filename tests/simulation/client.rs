@@ -176,6 +176,9 @@ impl Client {
     /// Caches what was read. Pushes of this connection that came before the replies have been heard.
     fn remember(&mut self, node: usize, request: &Request, replies: &[Frame]) {
         let (Request::Commands(requests) | Request::Transaction(requests)) = request else { return };
+        if requests.len() != replies.len() {
+            return; // An aborted transaction has one reply, and read nothing.
+        }
         for (args, reply) in requests.iter().zip(replies) {
             let args: &OwnedArgs = args;
             if args.as_args().name() == b"GET" {

@@ -8,6 +8,8 @@ use std::fmt;
 
 use slotcast_verify::linearizability::{Call, Object};
 
+use crate::story::CHAOS;
+
 /// Which of the two keys.
 pub type Field = usize;
 
@@ -69,19 +71,30 @@ pub struct Cell {
 }
 
 /// See the module's documentation.
-pub struct Pair;
+pub struct Pair {
+    /// Until then (ms) things go wrong.
+    pub mended: u64,
+}
 
 /// Deadlines are whole milliseconds, and so is this simulation's time.
 const SLACK: u64 = 2;
+/// A key may live so much (ms) longer than its deadline: reads do not run ahead of the entries under way, and those
+/// take a round trip.
+const LATE: u64 = 100;
 
 impl Pair {
+    /// While things go wrong an entry may be under way for as long as they do.
+    fn late(&self, invoked: u64) -> u64 {
+        if invoked <= self.mended { CHAOS } else { LATE }
+    }
+
     /// Each way to see a field at a call's time: alive, or expired.
-    fn views(state: &[Option<Cell>; 2], field: Field, timed: &Timed) -> Vec<[Option<Cell>; 2]> {
+    fn views(&self, state: &[Option<Cell>; 2], field: Field, timed: &Timed) -> Vec<[Option<Cell>; 2]> {
         let Some((earliest, latest)) = state[field].and_then(|cell| cell.deadline) else {
             return vec![*state];
         };
         let mut views = Vec::new();
-        if timed.invoked <= latest.saturating_add(SLACK) {
+        if timed.invoked <= latest.saturating_add(self.late(timed.invoked)) {
             views.push(*state);
         }
         if timed.returned.saturating_add(SLACK) >= earliest {
@@ -110,7 +123,7 @@ impl Object<Timed> for Pair {
         };
         let mut views = vec![*state];
         for field in fields {
-            views = views.iter().flat_map(|view| Pair::views(view, *field, timed)).collect();
+            views = views.iter().flat_map(|view| self.views(view, *field, timed)).collect();
         }
         let mut outcomes = Vec::new();
         for mut view in views {

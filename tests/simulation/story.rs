@@ -18,11 +18,11 @@ use crate::world::World;
 use slotcast_verify::linearizability::{Verdict, check};
 
 /// How long things go wrong (ms).
-pub const CHAOS: u64 = 6_000;
+pub const CHAOS: u64 = 5_000;
 /// A cluster forms, and is in good health again after all faults, within this (ms).
 const PATIENCE: u64 = 20_000;
 /// Long enough for every key's time to live to be over and every push to arrive (ms).
-const REST: u64 = 2_000;
+const REST: u64 = 1_200;
 
 /// Runs a seed; what it did in one line, or what went wrong and the events before. To be called on a new thread.
 pub fn tell(seed: u64, fault: Option<Fault>, shown: bool) -> Result<String, String> {
@@ -54,7 +54,7 @@ pub fn tell(seed: u64, fault: Option<Fault>, shown: bool) -> Result<String, Stri
         trace.violation(format!("not in good health after {PATIENCE} ms: {:?}", missing(world.nodes())));
         return Err(failure(&trace));
     }
-    let recovery = world.now - healed;
+    let (mended, recovery) = (world.now, world.now - healed);
     world.step_until(1_000, |_| false);
     stop.store(true, Ordering::Relaxed);
     let mut idle = Vec::new();
@@ -69,7 +69,7 @@ pub fn tell(seed: u64, fault: Option<Fault>, shown: bool) -> Result<String, Stri
     let caches = check_caches(&mut world, idle, seed);
     check_writes(&mut world, &records, seed);
     check_digests(&world);
-    check_histories(&records, &trace);
+    check_histories(&records, mended, &trace);
     if !trace.violations().is_empty() {
         return Err(failure(&trace));
     }
@@ -145,9 +145,9 @@ fn check_digests(world: &World) {
 }
 
 /// Invariant: each object behaves as if there were one copy of it.
-fn check_histories(records: &Records, trace: &Trace) {
+fn check_histories(records: &Records, mended: u64, trace: &Trace) {
     for (object, mut history) in records.histories().into_iter().enumerate() {
-        let verdict = check(&Pair, [None; 2], &history);
+        let verdict = check(&Pair { mended }, [None; 2], &history);
         if verdict == Verdict::Linearizable {
             continue;
         }
