@@ -3,15 +3,17 @@
 //! a snapshot on the way) too, the totals count what is there, and a flush gives every byte back.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use proptest::prelude::*;
 use slotcast::command::execute::execute;
 use slotcast::command::needs::needs;
 use slotcast::keyspace::Keyspace;
+use slotcast::keyspace::cut::cut;
 use slotcast::keyspace::effect::Effect;
 use slotcast::keyspace::expiry::lapsed;
 use slotcast::keyspace::locked::{Locked, Needs};
-use slotcast::keyspace::snapshot::{digest, read_slots, write_slot};
+use slotcast::keyspace::snapshot::{Reader, digest};
 use slotcast::session::table::resolve;
 use slotcast_wire::args::OwnedArgs;
 use slotcast_wire::frame::{Frame, FrameDecoder};
@@ -237,21 +239,21 @@ fn request(step: &Step) -> Option<Vec<String>> {
 }
 
 struct Server {
-    keyspace: Keyspace,
+    keyspace: Arc<Keyspace>,
     now: u64,
 }
 
 impl Server {
     fn new() -> Self {
-        Server { keyspace: Keyspace::new(), now: 0 }
+        Server { keyspace: Arc::new(Keyspace::new()), now: 0 }
     }
 
     fn snapshot(&self) -> Self {
-        let mut bytes = Vec::new();
-        slots().for_each(|slot| write_slot(&self.keyspace, slot, &mut bytes));
-        let keyspace = Keyspace::new();
-        read_slots(&keyspace, &bytes).expect("a snapshot");
-        Server { keyspace, now: self.now }
+        let mut reader = Reader::new(Keyspace::new());
+        for chunk in cut(&self.keyspace).expect("the only cut") {
+            reader.take(&chunk.expect("nobody gives it up")).expect("a snapshot");
+        }
+        Server { keyspace: Arc::new(reader.finish().expect("all of it")), now: self.now }
     }
 
     fn ask(&self, words: &[String]) -> (Frame, Vec<Effect>) {

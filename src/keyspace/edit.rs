@@ -73,8 +73,8 @@ impl Locked<'_> {
     /// Gives the string at a key an allocation of its own, if it has none. No change that anybody could see: a replica
     /// that began with a snapshot has the same strings in other places, and must count the same versions.
     fn give_room(&mut self, key: &[u8]) {
-        let (keyspace, hash) = (self.keyspace(), self.keyspace().hash(key));
-        let Some((_, slot)) = self.slot_mut(key) else { return };
+        let (keyspace, hash, number) = (self.keyspace(), self.keyspace().hash(key), self.number(key));
+        let Some(slot) = self.held_slot_mut(number) else { return };
         let Some(record) = slot.find_mut(hash, key).filter(|record| !record.is_boxed()) else { return };
         let before = record.memory() as i64;
         *record = record.with_room();
@@ -197,18 +197,20 @@ impl Locked<'_> {
     pub fn flush(&mut self) {
         let keyspace = self.keyspace();
         let mut gone = Usage::default();
-        let mut clear = |slot: &mut Slot| {
+        let mut clear = |number: u16, slot: &mut Slot| {
             gone.bytes -= slot.table_memory() as i64;
-            for record in slot.clear() {
+            let (versions, table) = (slot.versions(), slot.clear());
+            for record in &table {
                 gone.keys -= 1;
                 gone.bytes -= record.memory() as i64;
                 gone.volatile -= record.expires_at().is_some() as i64;
             }
+            keyspace.let_go(number, versions, table);
         };
         match &mut self.held {
             Held::Nothing => {}
-            Held::One(_, slot) => clear(slot),
-            Held::Many(slots) => slots.iter_mut().for_each(|(_, slot)| clear(slot)),
+            Held::One(number, slot) => clear(*number, slot),
+            Held::Many(slots) => slots.iter_mut().for_each(|(number, slot)| clear(*number, slot)),
         }
         keyspace.totals.add(gone);
         if let Some(effects) = &mut self.effects {
@@ -236,6 +238,8 @@ impl Locked<'_> {
             } else {
                 self.note(slot_number, key, Change::Set);
             }
+        } else if keyspace.is_uncut(slot_number) {
+            keyspace.not_changed(key);
         }
         Some(result)
     }

@@ -196,9 +196,14 @@ impl<'k> Locked<'k> {
         }
     }
 
+    /// The slot of a key that is about to change: the one way there. A cut that still needs the key as it is gets it.
     pub(super) fn slot_mut(&mut self, key: &[u8]) -> Option<(u16, &mut Slot)> {
-        let number = self.number(key);
-        self.held_slot_mut(number).map(|slot| (number, slot))
+        let (keyspace, number) = (self.keyspace, self.number(key));
+        let slot = self.held_slot_mut(number)?;
+        if keyspace.is_uncut(number) {
+            keyspace.before_change(number, slot, key);
+        }
+        Some((number, slot))
     }
 
     /// The slot a key is looked up in: the held one, if there is one.

@@ -9,12 +9,16 @@
 //!
 //! Deliberately absent: clocks (the caller brings the time), commands, shards and Raft, tracking, sockets.
 
+pub mod ahead;
+pub mod cut;
+pub mod discard;
 pub mod edit;
 pub mod effect;
 pub mod eviction;
 pub mod expiry;
 pub mod hash;
 pub mod hint;
+mod item;
 pub mod locked;
 pub mod record;
 pub mod slot;
@@ -25,10 +29,13 @@ pub mod value;
 pub mod walk;
 
 use std::hash::BuildHasher;
+use std::sync::atomic::AtomicU32;
 
 use parking_lot::{Mutex, MutexGuard};
 use slotcast_wire::slot::SLOTS;
 
+use crate::keyspace::ahead::Ahead;
+use crate::keyspace::discard::discard;
 use crate::keyspace::hint::Hint;
 use crate::keyspace::record::Record;
 use crate::keyspace::slot::Slot;
@@ -42,10 +49,15 @@ struct Guarded {
     hint: Hint,
 }
 
+const _: () = assert!(size_of::<Guarded>() == 64);
+
 /// The keys of one shard on one node.
 pub struct Keyspace {
     slots: Box<[Guarded]>,
     hasher: foldhash::fast::RandomState,
+    /// How many cuts were made; see `cut`.
+    cuts: AtomicU32,
+    cut: Mutex<Option<Box<Ahead>>>,
     pub(crate) totals: Totals,
 }
 
@@ -59,11 +71,39 @@ impl Keyspace {
     /// An empty keyspace. Its hash seed is drawn at random, against crafted collisions; nothing that replicas must
     /// agree on depends on it.
     pub fn new() -> Self {
+        Self::with_hasher(foldhash::fast::RandomState::default())
+    }
+
+    fn with_hasher(hasher: foldhash::fast::RandomState) -> Self {
         Self {
             slots: (0..SLOTS).map(|_| Guarded::default()).collect(),
-            hasher: foldhash::fast::RandomState::default(),
+            hasher,
+            cuts: AtomicU32::new(0),
+            cut: Mutex::default(),
             totals: Totals::default(),
         }
+    }
+
+    /// An empty keyspace that can take this one's place.
+    pub fn successor(&self) -> Self {
+        Self::with_hasher(self.hasher.clone())
+    }
+
+    /// Takes over what a [`Keyspace::successor`] holds. Readers see slot after slot change; nobody else may write
+    /// meanwhile. What was here before is freed elsewhere.
+    pub fn succeed_by(&self, successor: Keyspace) {
+        self.lose_cut();
+        let (before, after) = (self.usage(), successor.usage());
+        for (here, there) in self.slots.iter().zip(&successor.slots) {
+            std::mem::swap(&mut *here.slot.lock(), &mut *there.slot.lock());
+            here.hint.swap(&there.hint);
+        }
+        self.totals.add(Usage {
+            keys: after.keys - before.keys,
+            bytes: after.bytes - before.bytes,
+            volatile: after.volatile - before.volatile,
+        });
+        discard(successor);
     }
 
     /// What the keys take, all slots together.
@@ -77,15 +117,23 @@ impl Keyspace {
     }
 
     /// Puts a record of a snapshot into its slot as it is, version included.
-    pub(crate) fn restore(&self, slot: u16, record: Record) {
+    pub(crate) fn restore(&self, number: u16, record: Record) {
         let (bytes, volatile) = (record.memory() as i64, record.expires_at().is_some() as i64);
-        let number = slot;
         let mut slot = self.lock(number);
         let before = slot.table_memory() as i64;
-        slot.insert(self.hash(record.key()), record, |key| self.hash(key));
+        let replaced = slot.insert(self.hash(record.key()), record, |key| self.hash(key));
         let table = slot.table_memory() as i64 - before;
         self.follow(number, &slot, table);
-        self.totals.add(Usage { keys: 1, bytes: bytes + table, volatile });
+        let old = replaced.map_or(Usage::default(), |old| Usage {
+            keys: 1,
+            bytes: old.memory() as i64,
+            volatile: old.expires_at().is_some() as i64,
+        });
+        self.totals.add(Usage {
+            keys: 1 - old.keys,
+            bytes: bytes + table - old.bytes,
+            volatile: volatile - old.volatile,
+        });
     }
 
     /// Keeps the hint beside a slot right when its table's memory has changed by `table`.

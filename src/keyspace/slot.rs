@@ -87,11 +87,26 @@ impl Slot {
         (first..buckets).chain(0..first).filter_map(|bucket| self.table.get_bucket(bucket))
     }
 
-    /// The version for a change that happens now. Wraps after 2^32 changes of one slot: a WATCH would have to stay
-    /// open over exactly that many to be fooled.
+    /// The version for a change that happens now.
     pub fn next_version(&mut self) -> u32 {
-        self.version = self.version.wrapping_add(1);
+        if self.version == u32::MAX {
+            self.renumber();
+        }
+        self.version += 1;
         self.version
+    }
+
+    /// Counts from the beginning again after 2^32 changes, so that no record is ever newer than its slot. A WATCH would
+    /// have to stay open over all of them to be fooled.
+    #[cold]
+    fn renumber(&mut self) {
+        self.table.iter_mut().for_each(|record| record.set_version(1));
+        (self.version, self.removed) = (1, 1);
+    }
+
+    /// Whether one of the next few changes will renumber all records.
+    pub fn renumbers_soon(&self) -> bool {
+        self.version >= u32::MAX - 16
     }
 
     /// The state of a key, to compare later. `record` is what `find` returned, without records past their deadline.

@@ -1,96 +1,108 @@
 //! A keyspace as bytes, and a digest to compare two of them.
 //!
-//! A snapshot is a sequence of slots: each with its number, its versions and its records, all lengths as
-//! little-endian u32. It holds exactly what replicas must agree on: keys, values, deadlines, versions; not the last
-//! use, which is each node's own estimate. Everything read back is bounded by the bytes at hand and refused if it
-//! doesn't parse. How chunks travel is the raft room's concern.
+//! A snapshot is a sequence of items. A slot may come more than once and in several parts, since a cut writes what is
+//! about to change ahead of its turn. It holds exactly what replicas must agree on: keys, values, deadlines, versions;
+//! not the last use, which is each node's own estimate.
+//!
+//! Reading takes the bytes in pieces of any size and keeps at most one unfinished item; what doesn't parse is refused.
+//! How pieces travel is the raft room's concern.
 
 use std::hash::{BuildHasher, Hasher};
 
-use crate::codec::{Malformed, put_bytes, put_u32, read_bytes, read_u32, take};
+use slotcast_wire::slot::SLOTS;
+
+use crate::codec::Malformed;
 use crate::keyspace::Keyspace;
 use crate::keyspace::hash::Hash;
+use crate::keyspace::item::{Item, put_record};
 use crate::keyspace::record::Record;
 use crate::keyspace::slot::Slot;
-use crate::keyspace::value::{Value, ValueRef};
+use crate::keyspace::value::Value;
 
-const STRING: u8 = 0;
-const HASH: u8 = 1;
-
-/// Appends a slot, unless nothing ever happened to it.
-pub fn write_slot(keyspace: &Keyspace, number: u16, out: &mut Vec<u8>) {
-    let slot = keyspace.lock(number);
-    if slot.versions() == (0, 0) {
-        return;
-    }
-    out.extend_from_slice(&number.to_le_bytes());
-    let (version, removed) = slot.versions();
-    put_u32(out, version);
-    put_u32(out, removed);
-    put_u32(out, slot.len() as u32);
-    for record in slot.iter() {
-        write_record(record, out);
-    }
+/// Puts a keyspace together from a snapshot's bytes.
+pub struct Reader {
+    keyspace: Keyspace,
+    slot: Option<u16>,
+    /// The hash whose fields are coming in.
+    hash: Option<Record>,
+    /// The beginning of an item whose end has not come yet.
+    rest: Vec<u8>,
 }
 
-fn write_record(record: &Record, out: &mut Vec<u8>) {
-    let kind = match record.value() {
-        ValueRef::Bytes(_) => STRING,
-        ValueRef::Hash(_) => HASH,
-    };
-    out.push(kind);
-    put_u32(out, record.version());
-    out.extend_from_slice(&record.expires_at().unwrap_or(u64::MAX).to_le_bytes());
-    put_bytes(out, record.key());
-    match record.value() {
-        ValueRef::Bytes(bytes) => put_bytes(out, bytes),
-        ValueRef::Hash(hash) => {
-            put_u32(out, hash.len() as u32);
-            for (field, value) in hash.iter() {
-                put_bytes(out, field);
-                put_bytes(out, value);
+impl Reader {
+    /// Into a keyspace that is empty.
+    pub fn new(keyspace: Keyspace) -> Self {
+        Self { keyspace, slot: None, hash: None, rest: Vec::new() }
+    }
+
+    /// Takes the next bytes.
+    pub fn take(&mut self, bytes: &[u8]) -> Result<(), Malformed> {
+        if self.rest.is_empty() {
+            let left = self.read(bytes)?;
+            self.rest.extend_from_slice(left);
+            return Ok(());
+        }
+        let mut rest = std::mem::take(&mut self.rest);
+        rest.extend_from_slice(bytes);
+        let left = self.read(&rest)?.len();
+        rest.drain(..rest.len() - left);
+        self.rest = rest;
+        Ok(())
+    }
+
+    /// The keyspace, if the bytes have come to an end.
+    pub fn finish(mut self) -> Result<Keyspace, Malformed> {
+        self.close()?;
+        if self.rest.is_empty() { Ok(self.keyspace) } else { Err(Malformed) }
+    }
+
+    /// Reads as many items as there are; what is left.
+    fn read<'a>(&mut self, mut from: &'a [u8]) -> Result<&'a [u8], Malformed> {
+        while let Some(item) = Item::read(&mut from)? {
+            self.put(item)?;
+        }
+        Ok(from)
+    }
+
+    fn put(&mut self, item: Item<'_>) -> Result<(), Malformed> {
+        if let Item::Field(field, value) = item {
+            return match self.hash.as_mut().and_then(Record::boxed_mut) {
+                Some(Value::Hash(hash)) => {
+                    hash.set(field, value);
+                    Ok(())
+                }
+                _ => Err(Malformed),
+            };
+        }
+        self.close()?;
+        match item {
+            Item::Slot(number, versions) if (number as usize) < SLOTS => {
+                self.slot = Some(number);
+                self.keyspace.lock(number).set_versions(versions);
             }
-        }
-    }
-}
-
-/// Reads slots until the bytes end, into `keyspace`.
-pub fn read_slots(keyspace: &Keyspace, mut from: &[u8]) -> Result<(), Malformed> {
-    while !from.is_empty() {
-        let number = u16::from_le_bytes(take(&mut from)?);
-        let versions = (read_u32(&mut from)?, read_u32(&mut from)?);
-        let records = read_u32(&mut from)?;
-        if number as usize >= slotcast_wire::slot::SLOTS {
-            return Err(Malformed);
-        }
-        for _ in 0..records {
-            keyspace.restore(number, read_record(&mut from)?);
-        }
-        keyspace.lock(number).set_versions(versions);
-    }
-    Ok(())
-}
-
-fn read_record(from: &mut &[u8]) -> Result<Record, Malformed> {
-    let [kind] = take(from)?;
-    let version = read_u32(from)?;
-    let deadline = u64::from_le_bytes(take(from)?);
-    let deadline = (deadline != u64::MAX).then_some(deadline);
-    let key = read_bytes(from)?;
-    let mut record = match kind {
-        STRING => Record::inline(key, read_bytes(from)?, deadline),
-        HASH => {
-            let mut hash = Hash::default();
-            for _ in 0..read_u32(from)? {
-                let field = read_bytes(from)?;
-                hash.set(field, read_bytes(from)?);
+            Item::String(head, value) => {
+                let mut record = Record::inline(head.key, value, head.deadline);
+                record.set_version(head.version);
+                self.keyspace.restore(self.slot.ok_or(Malformed)?, record);
             }
-            Record::boxed(key, Box::new(Value::Hash(hash)), deadline)
+            Item::Hash(head) => {
+                let value = Box::new(Value::Hash(Hash::default()));
+                let mut record = Record::boxed(head.key, value, head.deadline);
+                record.set_version(head.version);
+                self.hash = Some(record);
+            }
+            Item::Slot(..) | Item::Field(..) => return Err(Malformed),
         }
-        _ => return Err(Malformed),
-    };
-    record.set_version(version);
-    Ok(record)
+        Ok(())
+    }
+
+    /// Puts away the hash whose fields have all come.
+    fn close(&mut self) -> Result<(), Malformed> {
+        if let Some(record) = self.hash.take() {
+            self.keyspace.restore(self.slot.ok_or(Malformed)?, record);
+        }
+        Ok(())
+    }
 }
 
 /// A number that two keyspaces share if (and, but for collisions, only if) their slots hold the same: the sum of
@@ -101,7 +113,7 @@ pub fn digest(keyspace: &Keyspace, number: u16) -> u64 {
     let mut bytes = Vec::new();
     slot.iter().fold(0, |sum: u64, record| {
         bytes.clear();
-        write_record(record, &mut bytes);
+        put_record(record, &mut bytes);
         let mut hasher = state.build_hasher();
         hasher.write(&bytes);
         sum.wrapping_add(hasher.finish())
@@ -110,53 +122,75 @@ pub fn digest(keyspace: &Keyspace, number: u16) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::prelude::*;
-    use slotcast_wire::slot::SLOTS;
 
     use super::*;
+    use crate::keyspace::cut::cut;
     use crate::keyspace::locked::{Deadline, Locked, Needs};
 
-    fn dump(keyspace: &Keyspace) -> Vec<u8> {
-        let mut out = Vec::new();
-        (0..SLOTS as u16).for_each(|slot| write_slot(keyspace, slot, &mut out));
-        out
+    fn dump(keyspace: &Arc<Keyspace>) -> Vec<u8> {
+        cut(keyspace).unwrap().flat_map(|chunk| chunk.unwrap()).collect()
+    }
+
+    /// Reads bytes in pieces of `length`.
+    fn read(bytes: &[u8], length: usize) -> Result<Keyspace, Malformed> {
+        let mut reader = Reader::new(Keyspace::new());
+        bytes.chunks(length.max(1)).try_for_each(|piece| reader.take(piece))?;
+        reader.finish()
+    }
+
+    fn filled(writes: &[(String, String, bool, Option<u32>, bool)]) -> Arc<Keyspace> {
+        let keyspace = Arc::new(Keyspace::new());
+        let mut locked = Locked::new(&keyspace, &Needs::Everything, 0, 0, || false);
+        for (key, value, hash, deadline, remove) in writes {
+            let deadline = deadline.map_or(Deadline::Never, |at| Deadline::At(at as u64 + 1));
+            if *remove {
+                locked.remove(key.as_bytes());
+            } else if *hash {
+                let mut fields = Hash::default();
+                fields.set(value.as_bytes(), b"v");
+                fields.set(b"another", value.as_bytes());
+                locked.put(key.as_bytes(), Value::Hash(fields), deadline);
+            } else {
+                locked.put_bytes(key.as_bytes(), value.as_bytes(), deadline);
+            }
+        }
+        drop(locked);
+        keyspace
     }
 
     proptest! {
         #[test]
-        fn a_snapshot_restores_the_same_state(writes in proptest::collection::vec(("[a-e]", "[a-z]{0,9}", any::<bool>(), any::<Option<u32>>(), any::<bool>()), 0..40)) {
-            let keyspace = Keyspace::new();
-            let mut locked = Locked::new(&keyspace, &Needs::Everything, 0, 0, || false);
-            for (key, value, hash, deadline, remove) in &writes {
-                let deadline = deadline.map_or(Deadline::Never, |at| Deadline::At(at as u64 + 1));
-                if *remove {
-                    locked.remove(key.as_bytes());
-                } else if *hash {
-                    let mut fields = Hash::default();
-                    fields.set(value.as_bytes(), b"v");
-                    locked.put(key.as_bytes(), Value::Hash(fields), deadline);
-                } else {
-                    locked.put_bytes(key.as_bytes(), value.as_bytes(), deadline);
-                }
-            }
-            let stamps: Vec<_> = writes.iter().map(|w| locked.stamp(w.0.as_bytes())).collect();
-            drop(locked);
-            let bytes = dump(&keyspace);
-            let restored = Keyspace::new();
-            prop_assert_eq!(read_slots(&restored, &bytes), Ok(()));
+        fn a_snapshot_restores_the_same_state(writes in proptest::collection::vec(("[a-e]", "[a-z]{0,9}", any::<bool>(), any::<Option<u32>>(), any::<bool>()), 0..40), length in 1..200usize) {
+            let keyspace = filled(&writes);
+            let restored = read(&dump(&keyspace), length);
+            prop_assert!(restored.is_ok());
+            let restored = restored.unwrap();
             for slot in 0..SLOTS as u16 {
                 prop_assert_eq!(digest(&restored, slot), digest(&keyspace, slot));
             }
             prop_assert_eq!(restored.usage().keys, keyspace.usage().keys);
             prop_assert_eq!(restored.usage().volatile, keyspace.usage().volatile);
-            let locked = Locked::new(&restored, &Needs::Everything, 0, 0, || false);
-            let again: Vec<_> = writes.iter().map(|w| locked.stamp(w.0.as_bytes())).collect();
-            prop_assert_eq!(again, stamps);
+            let stamps = |keyspace: &Keyspace| {
+                let locked = Locked::new(keyspace, &Needs::Everything, 0, 0, || false);
+                writes.iter().map(|w| locked.stamp(w.0.as_bytes())).collect::<Vec<_>>()
+            };
+            prop_assert_eq!(stamps(&restored), stamps(&keyspace));
         }
 
         #[test]
-        fn nonsense_is_refused_not_believed(bytes: Vec<u8>) {
-            let _ = read_slots(&Keyspace::new(), &bytes);
+        fn nonsense_is_refused_not_believed(bytes: Vec<u8>, length in 1..9usize) {
+            let _ = read(&bytes, length);
+        }
+
+        #[test]
+        fn a_snapshot_without_its_end_is_refused_or_lacks_whole_items(cut in 0..100usize) {
+            let keyspace = filled(&[("a".into(), "v".into(), false, None, false)]);
+            let bytes = dump(&keyspace);
+            let shortened = read(&bytes[..cut.min(bytes.len())], 7).map(|keyspace| keyspace.usage().keys);
+            prop_assert!(matches!((shortened, cut), (Err(Malformed), _) | (Ok(0), 0 | 11) | (Ok(1), 30..)));
         }
     }
 }

@@ -1,28 +1,36 @@
 //! The shard's replicated state machine: takes committed entries into the keyspace.
 //!
 //! The same entries make the same keyspace on every copy; the piece that comes beside an entry on the node that
-//! proposed it only decides who is answered. A snapshot is the keyspace and the log's clock, cut at once.
+//! proposed it only decides who is answered. A snapshot is the log's clock and the keyspace, cut between two entries and
+//! written while later ones are applied.
 
+use std::iter::once;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use slotcast_wire::reply::{Proto, Reply};
 use slotcast_wire::request::Request;
-use slotcast_wire::slot::SLOTS;
 use tracing::error;
 
 use crate::codec::Malformed;
 use crate::command::needs::needs;
 use crate::command::table;
+use crate::keyspace::ahead::Lost;
+use crate::keyspace::cut::{MAX_CHUNK, cut};
+use crate::keyspace::discard::discard;
 use crate::keyspace::effect::{Change, Effect};
-use crate::keyspace::locked::{Locked, Needs};
-use crate::keyspace::snapshot::{read_slots, write_slot};
-use crate::raft::machine::{Cut, InstallError, Local, MAX_SNAPSHOT_CHUNK, Machine, Stager, gathering};
+use crate::keyspace::snapshot::Reader;
+use crate::raft::machine::{Cut, CutLost, InstallError, Local, MAX_SNAPSHOT_CHUNK, Machine, Staged, Stager};
 use crate::shard::Shard;
 use crate::shard::piece::{Piece, PieceReply, Pieces, Step};
 use crate::shard::proposal::{self, Unit, Units};
 use crate::shard::unit::{Occasion, Resolved, resolve};
 use crate::time::Millis;
+
+/// What a snapshot's first chunk begins with: the form of all that follows.
+const FORMAT: u8 = 1;
+
+const _: () = assert!(MAX_CHUNK <= MAX_SNAPSHOT_CHUNK);
 
 /// See the module's documentation.
 pub struct ShardMachine {
@@ -143,45 +151,152 @@ impl Machine for ShardMachine {
     }
 
     fn snapshot(&mut self) -> Option<Cut> {
-        let mut chunk = self.shard.stamp.advance(0).to_le_bytes().to_vec();
-        let mut chunks = Vec::new();
-        for slot in 0..SLOTS as u16 {
-            write_slot(&self.shard.keyspace, slot, &mut chunk);
-            if chunk.len() >= MAX_SNAPSHOT_CHUNK / 2 {
-                split(std::mem::take(&mut chunk), &mut chunks);
-            }
-        }
-        split(chunk, &mut chunks);
-        Some(Box::new(chunks.into_iter().map(Ok)))
+        let cut = cut(&self.shard.keyspace)?.map(|chunk| chunk.map_err(|Lost(why)| CutLost(why)));
+        let head = [&[FORMAT][..], &self.shard.stamp.advance(0).to_le_bytes()].concat();
+        Some(Box::new(once(Ok(head.into())).chain(cut)))
     }
 
     fn stager(&self) -> Stager {
         let shard = self.shard.clone();
-        gathering(move |chunks| install(&shard, chunks))
+        Arc::new(move || {
+            let reader = Reader::new(shard.keyspace.successor());
+            Box::new(StagedShard { shard: shard.clone(), time: None, reader: Some(reader) })
+        })
     }
 }
 
-fn install(shard: &Shard, chunks: Vec<Bytes>) -> Result<(), InstallError> {
-    let refuse = || InstallError("it is no snapshot of a keyspace of this version".into());
-    let bytes: Vec<u8> = chunks.concat();
-    let (time, slots) = bytes.split_first_chunk().ok_or_else(refuse)?;
-    shard.stamp.advance(u64::from_le_bytes(*time));
-    let now = shard.stamp.now();
-    let mut locked = Locked::new(&shard.keyspace, &Needs::Everything, now, 0, || true);
-    locked.flush();
-    drop(locked);
-    let read = read_slots(&shard.keyspace, slots).map_err(|_| refuse());
-    // Whoever remembers a key of the replaced state cannot know whether it changed.
-    shard.observer.observe(None, &[Effect::Flushed]);
-    read
+/// A snapshot of the shard on its way in.
+struct StagedShard {
+    shard: Arc<Shard>,
+    /// The log's clock at the cut: the first chunk.
+    time: Option<Millis>,
+    /// The keys: the other chunks. Gone when it is installed.
+    reader: Option<Reader>,
 }
 
-fn split(chunk: Vec<u8>, chunks: &mut Vec<Bytes>) {
-    let mut rest = Bytes::from(chunk);
-    while rest.len() > MAX_SNAPSHOT_CHUNK {
-        chunks.push(rest.split_to(MAX_SNAPSHOT_CHUNK));
+impl StagedShard {
+    fn read(&mut self, chunk: &[u8]) -> Option<()> {
+        if self.time.is_some() {
+            return self.reader.as_mut()?.take(chunk).ok();
+        }
+        let ([FORMAT], time) = chunk.split_first_chunk()? else { return None };
+        self.time = Some(Millis::from_le_bytes(time.try_into().ok()?));
+        Some(())
     }
-    if !rest.is_empty() {
-        chunks.push(rest);
+}
+
+impl Staged for StagedShard {
+    fn take(&mut self, chunk: &Bytes) -> Result<(), InstallError> {
+        self.read(chunk).ok_or_else(unfit)
+    }
+
+    fn install(mut self: Box<Self>) -> Result<(), InstallError> {
+        let time = self.time.ok_or_else(unfit)?;
+        let keyspace = self.reader.take().and_then(|reader| reader.finish().ok()).ok_or_else(unfit)?;
+        self.shard.stamp.advance(time);
+        self.shard.keyspace.succeed_by(keyspace);
+        // Whoever remembers a key of the replaced state cannot know whether it changed.
+        self.shard.observer.observe(None, &[Effect::Flushed]);
+        Ok(())
+    }
+}
+
+impl Drop for StagedShard {
+    fn drop(&mut self) {
+        if let Some(reader) = self.reader.take() {
+            discard(reader);
+        }
+    }
+}
+
+fn unfit() -> InstallError {
+    InstallError("it is no snapshot of a keyspace of this version".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use slotcast_wire::args::OwnedArgs;
+
+    use super::*;
+    use crate::id::GroupId;
+    use crate::keyspace::locked::Needs;
+    use crate::shard::observer::Observer;
+    use crate::time::Clock;
+
+    /// Counts what it is told.
+    #[derive(Default)]
+    struct Told(parking_lot::Mutex<Vec<Effect>>);
+
+    impl Observer for Told {
+        fn is_listening(&self) -> bool {
+            false
+        }
+
+        fn observe(&self, _author: Option<u64>, effects: &[Effect]) {
+            self.0.lock().extend_from_slice(effects);
+        }
+
+        fn removed(&self, _change: Change, _keys: usize) {}
+
+        fn remember(&self, _reader: u64, _key: &[u8]) {}
+    }
+
+    fn machine() -> (ShardMachine, Arc<Shard>, Arc<Told>) {
+        let told = Arc::<Told>::default();
+        let shard = Arc::new(Shard::new(GroupId(1), told.clone(), Clock::System, 1));
+        (ShardMachine::new(shard.clone()), shard, told)
+    }
+
+    fn apply(machine: &mut ShardMachine, time: Millis, words: &[&str]) {
+        let mut bytes = Vec::new();
+        proposal::begin(time, 1, &mut bytes);
+        let request: OwnedArgs = words.iter().map(|word| word.to_string()).collect();
+        proposal::put_request(request.encoded(), &mut bytes);
+        machine.apply(1, 1, &bytes.into(), None);
+    }
+
+    fn text(shard: &Shard, key: &str) -> Option<String> {
+        let locked = shard.lock(&Needs::Everything, 0);
+        let found = locked.string(key.as_bytes()).ok()??;
+        Some(String::from_utf8_lossy(found).into_owned())
+    }
+
+    #[test]
+    fn a_snapshot_brings_keys_and_clock_as_they_were_at_the_cut() {
+        let ((mut from, ..), (mut to, copy, told)) = (machine(), machine());
+        apply(&mut from, u64::MAX / 2, &["set", "a", "first"]);
+        let cut = from.snapshot().unwrap();
+        assert!(from.snapshot().is_none(), "one at a time");
+        apply(&mut from, u64::MAX / 2 + 1, &["set", "a", "second"]);
+        apply(&mut from, u64::MAX / 2 + 1, &["set", "b", "later"]);
+        apply(&mut to, 1, &["set", "gone", "x"]);
+        let mut staged = to.stager()();
+        cut.for_each(|chunk| staged.take(&chunk.unwrap()).unwrap());
+        assert_eq!(text(&copy, "gone").as_deref(), Some("x"), "nothing changes before it is installed");
+        staged.install().unwrap();
+        assert_eq!(text(&copy, "a").as_deref(), Some("first"));
+        assert_eq!((text(&copy, "b"), text(&copy, "gone")), (None, None));
+        assert_eq!(copy.stamp.now(), u64::MAX / 2, "the log's clock");
+        assert_eq!(*told.0.lock(), [Effect::Flushed], "caches forget the replaced state");
+        assert!(from.snapshot().is_some());
+    }
+
+    #[test]
+    fn what_is_no_whole_snapshot_is_not_installed() {
+        let (mut from, ..) = machine();
+        apply(&mut from, 1, &["set", "a", "first"]);
+        let chunks: Vec<Bytes> = from.snapshot().unwrap().map(Result::unwrap).collect();
+        let (to, copy, _) = machine();
+        let staged = |chunks: &[Bytes]| {
+            let mut staged = to.stager()();
+            chunks.iter().try_for_each(|chunk| staged.take(chunk)).and_then(|()| staged.install())
+        };
+        assert!(staged(&[]).is_err());
+        assert!(staged(&chunks[1..]).is_err(), "no clock, no format");
+        let shortened = chunks[1].slice(..chunks[1].len() - 1);
+        assert!(staged(&[chunks[0].clone(), shortened]).is_err());
+        assert_eq!(copy.keyspace.usage().keys, 0);
+        staged(&chunks).unwrap();
+        assert_eq!(text(&copy, "a").as_deref(), Some("first"));
     }
 }
