@@ -76,9 +76,13 @@ impl Network {
         self.apply(to).await
     }
 
-    /// What `from` sends arrives again at `to`.
+    /// One cut is over: what `from` sends arrives again at `to`, unless there is another one.
     pub async fn mend(&self, from: Sender, to: usize) -> Result<(), String> {
-        self.drops.borrow_mut().entry(to).or_default().from.retain(|sender| *sender != from);
+        if let Some(drops) = self.drops.borrow_mut().get_mut(&to) {
+            // Cut twice, it is mended when both are over.
+            let once = drops.from.iter().position(|sender| *sender == from);
+            once.map(|at| drops.from.swap_remove(at));
+        }
         self.apply(to).await
     }
 
