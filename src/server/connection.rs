@@ -17,8 +17,6 @@ use std::task::{Context as TaskContext, Poll, ready};
 use std::time::Duration;
 
 use futures::FutureExt;
-use slotcast_wire::redirect::{ClusterDown, Redirect};
-use slotcast_wire::reply::Reply;
 use slotcast_wire::request::{Limits, ProtocolError, RequestParser};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
@@ -266,13 +264,22 @@ impl Connection {
         if self.session.authenticated { limits } else { limits.unauthenticated() }
     }
 
-    /// Sends a turn's replies, and the pushes behind them; keeps what the socket does not take.
+    /// Sends a turn's replies, and the pushes behind them; keeps what the socket does not take. Nothing stays behind
+    /// for the next connection of this thread, whatever becomes of this one.
     fn send(&mut self, task: &mut TaskContext<'_>, scratch: &mut Scratch) -> io::Result<()> {
         self.outbox.drain(&mut scratch.output);
-        let out = &scratch.output;
-        if out.is_empty() {
+        if scratch.output.is_empty() {
             return Ok(());
         }
+        let sent = self.send_or_keep(task, &scratch.output);
+        scratch.output.clear();
+        if scratch.output.capacity() > KEEP_BYTES {
+            scratch.output = Vec::with_capacity(WRITE_BYTES);
+        }
+        sent
+    }
+
+    fn send_or_keep(&mut self, task: &mut TaskContext<'_>, out: &[u8]) -> io::Result<()> {
         let mut sent = 0;
         if self.output.is_empty() {
             while sent < out.len() {
@@ -289,10 +296,6 @@ impl Connection {
             return Err(io::Error::other("its replies exceed client-output-buffer-limit"));
         }
         self.server.context.metrics.output_bytes.add(out.len() as u64);
-        scratch.output.clear();
-        if scratch.output.capacity() > KEEP_BYTES {
-            scratch.output = Vec::with_capacity(WRITE_BYTES);
-        }
         Ok(())
     }
 
@@ -363,12 +366,6 @@ impl Connection {
     pub(super) fn is_abandoned(&self) -> bool {
         let ready = self.stream.ready(Interest::READABLE).now_or_never();
         ready.is_some_and(|ready| ready.is_ok_and(|ready| ready.is_read_closed()))
-    }
-
-    /// Answers one request with CLUSTERDOWN.
-    pub(super) fn answer_down(&mut self) {
-        let down = Redirect::ClusterDown(ClusterDown::Cluster).to_string();
-        Reply::new(&mut self.output, self.session.proto).error(&down);
     }
 }
 

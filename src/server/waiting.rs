@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
+use slotcast_wire::redirect::{ClusterDown, Redirect};
 use slotcast_wire::reply::Reply;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
@@ -132,6 +133,12 @@ impl Connection {
     fn give_up(&mut self, consumed: usize, requests: usize) -> Deferred {
         (0..requests).for_each(|_| self.answer_down());
         Deferred::Answered { consumed }
+    }
+
+    /// Answers one request with CLUSTERDOWN.
+    fn answer_down(&mut self) {
+        let down = Redirect::ClusterDown(ClusterDown::Cluster).to_string();
+        Reply::new(&mut self.output, self.session.proto).error(&down);
     }
 
     /// FLUSHALL: a write to every shard this node leads.

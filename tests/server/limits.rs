@@ -62,6 +62,23 @@ fn a_reply_beyond_the_output_limit_closes_the_connection() {
 }
 
 #[test]
+fn replies_that_a_client_did_not_wait_for_reach_nobody_else() {
+    let node = Node::start(&["--io-threads", "1"]);
+    let value = vec![b'x'; 10 << 10];
+    let set: OwnedArgs = [&b"SET"[..], b"large", &value].into_iter().collect();
+    let mut other = node.connect();
+    other.send(set.encoded());
+    assert_eq!(other.next().expect("a reply").to_string(), "OK");
+    for _ in 0..50 {
+        // More replies than are written at once; when the later ones are, nobody is there any more.
+        let mut hasty = node.connect();
+        hasty.send(&b"GET large\r\n".repeat(200));
+        drop(hasty);
+        assert_eq!((other.ask("PING"), node.connect().ask("ECHO me")), ("PONG".into(), "\"me\"".into()));
+    }
+}
+
+#[test]
 fn idle_clients_are_closed_after_timeout_and_stats_say_so() {
     let node = Node::start(&["--timeout", "1"]);
     let mut idle = node.connect();
