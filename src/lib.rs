@@ -1,6 +1,8 @@
 //! slotcast, the server. Modules are rooms on floors; imports point downward only (see `ARCHITECTURE.md`;
 //! `tests/tidy.rs` keeps it so). There is no re-export hub: paths name the room they come from.
 
+#[cfg(feature = "broken")]
+pub mod broken;
 pub mod bus;
 pub mod codec;
 pub mod command;
