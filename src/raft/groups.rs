@@ -1,5 +1,6 @@
 //! The directory of all groups with a member on this node: starts members and delivers what the bus brings.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
@@ -8,7 +9,7 @@ use openraft::{Config, Raft, SnapshotPolicy};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, watch};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use crate::bus::Bus;
 use crate::id::GroupId;
@@ -23,11 +24,15 @@ use crate::raft::log_store::LogStore;
 use crate::raft::machine::Machine;
 use crate::raft::network::{Factory, SNAPSHOTS_AT_ONCE};
 use crate::raft::queue::Queue;
+use crate::raft::restore::{RestoreError, restore};
 use crate::raft::runtime;
 use crate::raft::snapshot_file::SnapshotDir;
 use crate::raft::state::{GroupError, GroupOptions, GroupState, Timing};
 use crate::raft::state_machine::Adapter;
 use crate::raft::wire::{self, Answer, RAFT_SERVICE};
+use crate::wal::Key;
+use crate::wal::log::Wal;
+use crate::wal::scan::Found;
 
 /// Entries of one append request, at most (their bytes are bounded by the log store).
 const MAX_ENTRIES: u64 = 512;
@@ -38,19 +43,39 @@ pub struct Groups {
     bus: Bus,
     members: Arc<Members>,
     sending: Arc<Semaphore>,
+    durable: Option<Arc<Durable>>,
+    begun: Instant,
+}
+
+/// What outlasts the process, and did.
+struct Durable {
+    wal: Wal,
+    past: Mutex<BTreeMap<Key, Found>>,
 }
 
 impl Groups {
-    /// An empty directory that serves Raft's calls on `bus`.
+    /// An empty directory that serves Raft's calls on `bus`; its members' logs are in memory.
     pub fn new(bus: Bus) -> Groups {
+        Groups::with(bus, None)
+    }
+
+    /// The same with members whose logs are kept in `wal`; one that is started under the id it had in `past` goes on
+    /// where it stopped.
+    pub fn durable(bus: Bus, wal: Wal, past: BTreeMap<Key, Found>) -> Groups {
+        Groups::with(bus, Some(Arc::new(Durable { wal, past: Mutex::new(past) })))
+    }
+
+    fn with(bus: Bus, durable: Option<Arc<Durable>>) -> Groups {
         let members = Arc::<Members>::default();
         let directory = members.clone();
         bus.serve(RAFT_SERVICE, Arc::new(move |_from, body| Box::pin(answer(directory.clone(), body))));
-        Groups { bus, members, sending: Arc::new(Semaphore::new(SNAPSHOTS_AT_ONCE)) }
+        let sending = Arc::new(Semaphore::new(SNAPSHOTS_AT_ONCE));
+        Groups { bus, members, sending, durable, begun: Instant::now() }
     }
 
     /// Starts a member. Its tasks run on the calling runtime; a member that is new to its group does nothing
-    /// until it is named in [`Group::initialize`] or added by the leader.
+    /// until it is named in [`Group::initialize`] or added by the leader. `Stopped`: it has been here before, but
+    /// cannot go on; it must be replaced by a new one.
     pub async fn start(&self, options: GroupOptions, machine: Box<dyn Machine>) -> Result<Group, GroupError> {
         let refused = |why: String| GroupError::Refused(why);
         if self.group(options.group).is_some() {
@@ -59,7 +84,6 @@ impl Groups {
         let config = config(&options)
             .validate()
             .map_err(|error| refused(format!("these timings do not go together: {error}")))?;
-        let log = LogStore::default();
         let outside = Arc::new(Outside {
             bus: self.bus.clone(),
             group: options.group,
@@ -72,7 +96,9 @@ impl Groups {
         let dir = options.dir.as_ref().map(|dir| SnapshotDir::new(dir, options.group, options.member));
         let kept = Arc::new(Kept::new(dir, self.sending.clone()));
         let inbox = Inbox::new(machine.stager(), kept.clone());
-        let adapter = Adapter::open(machine, kept.clone()).map_err(|error| refused(error.to_string()))?;
+        let stopped = |error: &dyn std::fmt::Display| GroupError::Stopped(error.to_string());
+        let mut adapter = Adapter::open(machine, kept.clone()).map_err(|error| stopped(&error))?;
+        let log = self.log(&options, &mut adapter).await.map_err(|error| stopped(&error))?;
         let raft = Raft::new(options.member, Arc::new(config), network, log.clone(), adapter)
             .await
             .map_err(|error| GroupError::Stopped(error.to_string()))?;
@@ -96,6 +122,24 @@ impl Groups {
         self.members.write().insert(inside.options.group, inside.clone());
         tokio::spawn(driver::drive(inside.clone()));
         Ok(Group(inside))
+    }
+
+    /// A member's log: the one it had, with the state brought up to it, or an empty one.
+    async fn log(&self, options: &GroupOptions, adapter: &mut Adapter) -> Result<LogStore, RestoreError> {
+        let Some(durable) = &self.durable else { return Ok(LogStore::default()) };
+        let key = (options.group, options.member);
+        durable.wal.succeed(key);
+        let found = durable.past.lock().remove(&key);
+        if found.is_some() {
+            // It may have promised a leader not to vote for another within the lease, and has forgotten when.
+            sleep_until(self.begun + options.timing.election_max).await;
+        }
+        restore(adapter, (durable.wal.clone(), key), &found.unwrap_or_default(), options.log_bytes)
+    }
+
+    /// The write-ahead log, if there is one.
+    pub fn wal(&self) -> Option<Wal> {
+        self.durable.as_ref().map(|durable| durable.wal.clone())
     }
 
     /// This node's member of a group.
@@ -140,7 +184,7 @@ fn config(options: &GroupOptions) -> Config {
         election_timeout_min: election_min,
         election_timeout_max: election_max.as_millis() as u64,
         enable_pre_vote: Some(true),
-        // In-memory logs: a restart is a new member, never a leader restored without an election.
+        // A member that comes back is never a leader without an election: it may lack what it wrote last.
         enable_leader_restore: Some(false),
         // Snapshots are cut when a follower needs one, and the log is purged by bytes (the driver).
         snapshot_policy: SnapshotPolicy::Never,

@@ -1,8 +1,9 @@
-//! The log of one group member, in memory, bounded by bytes.
+//! The log of one group member: in memory, bounded by bytes, with the write-ahead log behind it.
 //!
-//! The room for a durable log: whatever stores entries and votes stands behind the two traits implemented here. In
-//! memory a member that stops has lost its vote and its log, so it must never come back under its id (the caller
-//! starts a new member instead).
+//! openraft reads from memory only; the write-ahead log is read once, when a member comes back. The two are purged
+//! independently: memory by bytes, the files when a snapshot on disk covers them. Without a write-ahead log a member
+//! that stops has lost its vote and its log, so it must never come back under its id (the caller starts a new member
+//! instead).
 
 use std::collections::VecDeque;
 use std::fmt::Debug;
@@ -10,14 +11,20 @@ use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures::{Stream, stream};
 use openraft::alias::LogIdOf;
 use openraft::entry::RaftEntry;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::{EntryPayload, OptionalSend};
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 
 use crate::raft::types::{Entry, LogId, TypeConfig, Vote};
+use crate::raft::wire::encode_payload;
+use crate::wal::Key;
+use crate::wal::log::Wal;
+use crate::wal::record::{Kind, Record};
 
 /// Bytes of entries read for one append request, about; one entry may be longer.
 pub const READ_BYTES: usize = 1 << 20;
@@ -26,12 +33,20 @@ const ENTRY_OVERHEAD: usize = 128;
 
 /// A member's log and vote. A cheap handle.
 #[derive(Clone, Default)]
-pub struct LogStore(Arc<Mutex<Log>>);
+pub struct LogStore {
+    log: Arc<Mutex<Log>>,
+    /// Behind it, under which name; `None`: nothing outlasts the process.
+    durable: Option<(Wal, Key)>,
+}
 
+/// What is in memory of a log.
 #[derive(Default)]
-struct Log {
+pub struct Log {
     vote: Option<Vote>,
-    committed: Option<LogId>,
+    /// The last entry known to be committed.
+    pub committed: Option<LogId>,
+    /// Whether `committed` is new to the write-ahead log; it gets there with the next entries.
+    committed_moved: bool,
     /// The last entry purged.
     purged: Option<LogId>,
     /// All after it, without a gap.
@@ -53,6 +68,40 @@ impl Log {
         self.entries
             .front()
             .map_or_else(|| self.purged.map_or(0, |id| id.index + 1), |entry| entry.log_id.index)
+    }
+
+    /// An empty one whose entries up to `purged` are elsewhere.
+    pub fn after(vote: Option<Vote>, purged: Option<LogId>) -> Log {
+        Log { vote, purged, ..Log::default() }
+    }
+
+    /// The last entry's id, purged or not.
+    pub fn last(&self) -> Option<LogId> {
+        self.entries.back().map(|entry| entry.log_id).or(self.purged)
+    }
+
+    /// Appends an entry, which must be the next one.
+    pub fn push(&mut self, entry: Entry) -> Result<(), io::Error> {
+        let (next, index) = (self.first() + self.entries.len() as u64, entry.index());
+        if index != next {
+            let why = format!("entry {index} does not follow a log that ends before {next}");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        }
+        self.bytes += entry_bytes(&entry);
+        self.entries.push_back(entry);
+        Ok(())
+    }
+
+    /// Purges from the front until at most `keep` bytes stay, or what is not in the state (up to `applied`).
+    pub fn shrink(&mut self, keep: usize, applied: u64) {
+        while let Some(first) = self.entries.front().filter(|_| self.bytes > keep) {
+            if first.log_id.index > applied {
+                return;
+            }
+            self.purged = Some(first.log_id);
+            self.bytes -= entry_bytes(first);
+            self.entries.pop_front();
+        }
     }
 
     fn drop_back(&mut self, unwanted: impl Fn(&Entry) -> bool) {
@@ -92,15 +141,20 @@ impl Log {
 }
 
 impl LogStore {
+    /// That goes on after `log`, and is kept in the write-ahead log under a name.
+    pub fn durable(log: Log, wal: Wal, key: Key) -> LogStore {
+        LogStore { log: Arc::new(Mutex::new(log)), durable: Some((wal, key)) }
+    }
+
     /// Bytes kept.
     pub fn bytes(&self) -> usize {
-        self.0.lock().bytes
+        self.log.lock().bytes
     }
 
     /// The index up to which to purge so that at most `keep` bytes stay, never beyond `applied`. `None`: nothing
     /// to purge.
     pub fn purge_target(&self, keep: usize, applied: u64) -> Option<u64> {
-        let log = self.0.lock();
+        let log = self.log.lock();
         let mut excess = log.bytes.checked_sub(keep).filter(|excess| *excess > 0)?;
         let mut target = None;
         for entry in log.entries.iter().take_while(|entry| entry.log_id.index <= applied) {
@@ -114,7 +168,7 @@ impl LogStore {
     }
 
     fn entries(&self, range: impl RangeBounds<u64>) -> Vec<Entry> {
-        let log = self.0.lock();
+        let log = self.log.lock();
         let positions = log.positions(range);
         log.entries.range(positions).cloned().collect()
     }
@@ -129,11 +183,11 @@ impl RaftLogReader<TypeConfig> for LogStore {
     }
 
     async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
-        Ok(self.0.lock().vote)
+        Ok(self.log.lock().vote)
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
-        let log = self.0.lock();
+        let log = self.log.lock();
         let mut bytes = 0;
         let within = |entry: &&Entry| {
             let before = bytes;
@@ -152,7 +206,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
     where
         RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
     {
-        let mut log = self.0.lock();
+        let mut log = self.log.lock();
         let positions = log.positions(range);
         let hand_over = |entry: &mut Entry| {
             let mut handed = entry.clone();
@@ -172,9 +226,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     type LogReader = LogStore;
 
     async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, io::Error> {
-        let log = self.0.lock();
-        let last = log.entries.back().map(|entry| entry.log_id).or(log.purged);
-        Ok(LogState { last_purged_log_id: log.purged, last_log_id: last })
+        let log = self.log.lock();
+        Ok(LogState { last_purged_log_id: log.purged, last_log_id: log.last() })
     }
 
     async fn get_log_reader(&mut self) -> LogStore {
@@ -182,17 +235,22 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
-        self.0.lock().vote = Some(*vote);
-        Ok(())
+        self.log.lock().vote = Some(*vote);
+        let Some((wal, key)) = &self.durable else { return Ok(()) };
+        let won = [vote.committed as u8];
+        let record = Record::new(Kind::Vote, *key, vote.leader_id.term, vote.leader_id.voted_for);
+        wal.save(Record { body: [&[], &won], ..record }).await
     }
 
     async fn save_committed(&mut self, committed: Option<LogIdOf<TypeConfig>>) -> Result<(), io::Error> {
-        self.0.lock().committed = committed;
+        let mut log = self.log.lock();
+        log.committed_moved |= log.committed != committed;
+        log.committed = committed;
         Ok(())
     }
 
     async fn read_committed(&mut self) -> Result<Option<LogIdOf<TypeConfig>>, io::Error> {
-        Ok(self.0.lock().committed)
+        Ok(self.log.lock().committed)
     }
 
     async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> Result<(), io::Error>
@@ -200,32 +258,55 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let mut log = self.0.lock();
+        let mut log = self.log.lock();
+        let Some((wal, key)) = &self.durable else {
+            entries.into_iter().try_for_each(|entry| log.push(entry))?;
+            drop(log);
+            callback.io_completed(Ok(()));
+            return Ok(());
+        };
+        let mut written: SmallVec<[(LogId, [u8; 1], Bytes); 8]> = SmallVec::new();
         for entry in entries {
-            let (next, index) = (log.first() + log.entries.len() as u64, entry.index());
-            if index != next {
-                let why = format!("entry {index} does not follow a log that ends before {next}");
-                return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
-            }
-            log.bytes += entry_bytes(&entry);
-            log.entries.push_back(entry);
+            let (head, rest) = encode_payload(&entry);
+            written.push((entry.log_id, head, rest));
+            log.push(entry)?;
         }
+        let committed = std::mem::take(&mut log.committed_moved).then_some(log.committed).flatten();
         drop(log);
-        callback.io_completed(Ok(()));
+        let committed = committed.map(|id| record(Kind::Committed, *key, id));
+        let appended = written
+            .iter()
+            .map(|(id, head, rest)| Record { body: [head, rest], ..record(Kind::Append, *key, *id) });
+        let done = Box::new(move |result| callback.io_completed(result));
+        wal.append(committed.into_iter().chain(appended), done);
         Ok(())
     }
 
     async fn truncate_after(&mut self, last: Option<LogIdOf<TypeConfig>>) -> Result<(), io::Error> {
-        self.0.lock().drop_back(|entry| last.is_none_or(|last| entry.log_id.index > last.index));
+        self.log.lock().drop_back(|entry| last.is_none_or(|last| entry.log_id.index > last.index));
+        if let Some((wal, key)) = &self.durable {
+            let first_gone = last.map_or(0, |last| last.index + 1);
+            wal.append([Record::new(Kind::Truncate, *key, 0, first_gone)], Box::new(drop));
+        }
         Ok(())
     }
 
     async fn purge(&mut self, upto: LogIdOf<TypeConfig>) -> Result<(), io::Error> {
-        let mut log = self.0.lock();
+        let mut log = self.log.lock();
+        // Beyond the log's end: a snapshot was installed. (Otherwise the files keep what goes from memory.)
+        let jump = log.last().is_none_or(|last| last.index < upto.index);
         log.drop_front(|entry| entry.log_id.index <= upto.index);
         log.purged = log.purged.max(Some(upto));
+        drop(log);
+        if let Some((wal, key)) = self.durable.as_ref().filter(|_| jump) {
+            wal.append([record(Kind::Purge, *key, upto)], Box::new(drop));
+        }
         Ok(())
     }
+}
+
+fn record(kind: Kind, key: Key, id: LogId) -> Record<'static> {
+    Record::new(kind, key, id.committed_leader_id().term, id.index)
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ mod pipeline;
 pub mod proposal;
 mod propose;
 mod queue;
+mod restore;
 mod runtime;
 mod snapshot_file;
 pub mod state;

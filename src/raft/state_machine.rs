@@ -17,7 +17,7 @@ use crate::raft::kept::Kept;
 use crate::raft::machine::{Cut, Machine, Staged};
 use crate::raft::snapshot_file::{Finished, SnapshotError};
 use crate::raft::state::Member;
-use crate::raft::types::{LogId, SnapshotMeta, StoredMembership, TypeConfig};
+use crate::raft::types::{Entry, LogId, SnapshotMeta, StoredMembership, TypeConfig};
 
 /// Applying yields to the other tasks of its thread (heartbeats among them) after this long.
 const APPLY_SLICE: Duration = Duration::from_millis(2);
@@ -58,6 +58,27 @@ impl Adapter {
         Some((self.meta(), self.machine.get_mut().snapshot()?))
     }
 
+    /// The last entry in the state.
+    pub fn applied(&self) -> Option<LogId> {
+        self.applied
+    }
+
+    /// Applies the entry after it, which is committed.
+    pub fn apply_one(&mut self, entry: Entry) {
+        let id = entry.log_id;
+        match entry.payload {
+            EntryPayload::Normal(proposal) => {
+                let term = id.committed_leader_id().term;
+                self.machine.get_mut().apply(id.index, term, &proposal.bytes, proposal.local);
+            }
+            EntryPayload::Membership(membership) => {
+                self.membership = StoredMembership::new(Some(id), membership);
+            }
+            EntryPayload::Blank => {}
+        }
+        self.applied = Some(id);
+    }
+
     fn meta(&self) -> SnapshotMeta {
         SnapshotMeta { last_log_id: self.applied, last_membership: self.membership.clone() }
     }
@@ -78,18 +99,7 @@ impl RaftStateMachine<TypeConfig> for Adapter {
         let mut slice_end = Instant::now() + APPLY_SLICE;
         while let Some(item) = entries.next().await {
             let (entry, responder) = item?;
-            let id = entry.log_id;
-            match entry.payload {
-                EntryPayload::Normal(proposal) => {
-                    let term = id.committed_leader_id().term;
-                    self.machine.get_mut().apply(id.index, term, &proposal.bytes, proposal.local);
-                }
-                EntryPayload::Membership(membership) => {
-                    self.membership = StoredMembership::new(Some(id), membership);
-                }
-                EntryPayload::Blank => {}
-            }
-            self.applied = Some(id);
+            self.apply_one(entry);
             if let Some(responder) = responder {
                 responder.send(());
             }

@@ -293,6 +293,35 @@ fn append(input: &mut Bytes) -> Result<AppendEntriesRequest<TypeConfig>, Malform
     Ok(AppendEntriesRequest { vote, prev_log_id, entries, leader_commit })
 }
 
+/// What an entry holds as bytes on disk, in two pieces: the second one is a proposal's own, not a copy.
+pub fn encode_payload(entry: &Entry) -> ([u8; 1], Bytes) {
+    match &entry.payload {
+        EntryPayload::Blank => ([BLANK], Bytes::new()),
+        EntryPayload::Normal(proposal) => ([NORMAL], proposal.bytes.clone()),
+        EntryPayload::Membership(membership) => {
+            let mut out = BytesMut::new();
+            put_membership(&mut out, membership);
+            ([MEMBERSHIP], out.freeze())
+        }
+    }
+}
+
+/// The entry with what the bytes say.
+pub fn decode_payload(term: u64, index: u64, mut bytes: Bytes) -> Result<Entry, Malformed> {
+    let payload = match bytes.try_get_u8()? {
+        BLANK => EntryPayload::Blank,
+        NORMAL => EntryPayload::Normal(Proposal { bytes, local: None }),
+        MEMBERSHIP => EntryPayload::Membership(membership(&mut bytes)?),
+        _ => return Err(Malformed("unknown kind of entry")),
+    };
+    Ok(Entry { log_id: log_id_of(term, index), payload })
+}
+
+/// (term, index) as openraft names an entry.
+pub fn log_id_of(term: u64, index: u64) -> LogId {
+    LogId::new(CommittedLeaderIdOf::<TypeConfig>::new(term), index)
+}
+
 fn put_vote_request(out: &mut BytesMut, request: &VoteRequest<TypeConfig>) {
     put_vote(out, &request.vote);
     put_log_id(out, request.last_log_id.as_ref());
@@ -352,8 +381,7 @@ fn log_id(input: &mut Bytes) -> Result<Option<LogId>, Malformed> {
 }
 
 fn existing_log_id(input: &mut Bytes) -> Result<LogId, Malformed> {
-    let term = CommittedLeaderIdOf::<TypeConfig>::new(input.try_get_u64()?);
-    Ok(LogId::new(term, input.try_get_u64()?))
+    Ok(log_id_of(input.try_get_u64()?, input.try_get_u64()?))
 }
 
 /// A length and as many bytes.
@@ -452,6 +480,24 @@ mod tests {
         for message in messages {
             assert_eq!(there_and_back(&message), format!("{message:?}"));
         }
+    }
+
+    #[test]
+    fn entries_come_back_from_disk_as_they_were() {
+        let proposal = Proposal { bytes: Bytes::from_static(b"hello"), local: None };
+        let payloads = [
+            EntryPayload::Blank,
+            EntryPayload::Normal(proposal),
+            EntryPayload::Membership(some_membership()),
+        ];
+        for payload in payloads {
+            let entry = Entry { log_id: id(4, 10), payload };
+            let (head, rest) = encode_payload(&entry);
+            let bytes = Bytes::from([&head[..], &rest].concat());
+            assert_eq!(format!("{:?}", decode_payload(4, 10, bytes.clone()).unwrap()), format!("{entry:?}"));
+        }
+        assert!(decode_payload(4, 10, Bytes::from_static(b"")).is_err());
+        assert!(decode_payload(4, 10, Bytes::from_static(b"\x09abc")).is_err());
     }
 
     #[test]

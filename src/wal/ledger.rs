@@ -96,6 +96,11 @@ impl Ledger {
         self.segments.iter().map(|segment| segment.bytes).sum()
     }
 
+    /// Whose entries are there.
+    pub fn members(&self) -> impl Iterator<Item = Key> {
+        self.segments.iter().flat_map(|segment| segment.last.keys().copied())
+    }
+
     /// The segments' numbers.
     pub fn numbers(&self) -> Vec<u64> {
         self.segments.iter().map(|segment| segment.number).collect()

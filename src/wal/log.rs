@@ -109,6 +109,15 @@ impl Wal {
         kept.await.map_err(|_| io::Error::other("the log is closed"))?
     }
 
+    /// This is its group's only member here from now on: earlier ones of the same group are forgotten.
+    pub fn succeed(&self, key: Key) {
+        let writer = self.shared.writer.lock();
+        let former = writer.others_of(key);
+        drop(writer);
+        let forget = former.into_iter().map(|former| Record::new(Kind::Forget, former, 0, 0));
+        self.append(forget, Box::new(drop));
+    }
+
     /// A snapshot on the disk covers this member's entries up to `index`: they may go.
     pub fn release(&self, key: Key, index: u64) {
         self.shared.writer.lock().ledger.release(key, index);

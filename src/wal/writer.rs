@@ -1,6 +1,6 @@
 //! The end of the log that is written to: encodes, writes, goes on to the next segment, holds back what finds no room.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 
@@ -241,6 +241,12 @@ impl Writer {
                 _ => {}
             }
         }
+    }
+
+    /// Other members of this one's group.
+    pub fn others_of(&self, (group, member): Key) -> BTreeSet<Key> {
+        let known = self.heads.keys().copied().chain(self.ledger.members());
+        known.filter(|other| other.0 == group && other.1 != member).collect()
     }
 
     fn head(&mut self, key: Key) -> &mut Head {

@@ -3,6 +3,7 @@
 
 mod chaos;
 mod cluster;
+mod durable;
 mod snapshots;
 
 use std::collections::{BTreeMap, BTreeSet};
