@@ -92,6 +92,7 @@ impl Node {
             timing: Timing::default(),
             log_bytes: LOG_BYTES,
             transport: Arc::new(Tcp),
+            durable: None,
             seed: rand::rngs::OsRng.try_next_u64().unwrap(),
         };
         let (kill, killed) = oneshot::channel();

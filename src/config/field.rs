@@ -3,7 +3,9 @@
 //!
 //! The reasons given for a bad value are Redis 7's words, because clients' tests compare them.
 
-use crate::config::setting::{Address, Bind, Choice, EvictionPolicy, LogLevel, OutputLimit, OutputLimits};
+use crate::config::setting::{
+    Address, Bind, Choice, Durability, EvictionPolicy, LogLevel, OutputLimit, OutputLimits,
+};
 use std::fmt::Display;
 use std::str::FromStr;
 use std::time::Duration;
@@ -25,6 +27,7 @@ pub enum Field<S> {
     Text(Lens<S, String>),
     LogLevel(Lens<S, LogLevel>),
     Policy(Lens<S, EvictionPolicy>),
+    Durability(Lens<S, Durability>),
     Binds(Lens<S, Vec<Bind>>),
     Addresses(Lens<S, Vec<Address>>),
     OutputLimits(Lens<S, OutputLimits>),
@@ -65,6 +68,7 @@ impl<S> Field<S> {
             Field::Text(lens) => word.clone_into(lens(settings)),
             Field::LogLevel(lens) => *lens(settings) = choice(word)?,
             Field::Policy(lens) => *lens(settings) = choice(word)?,
+            Field::Durability(lens) => *lens(settings) = choice(word)?,
             Field::Binds(lens) => *lens(settings) = list(words, "not an IP address")?,
             Field::Addresses(lens) => *lens(settings) = list(words, "not a host:port")?,
             Field::OutputLimits(_) => {}
@@ -85,6 +89,7 @@ impl<S> Field<S> {
             Field::Text(lens) => lens(settings).clone(),
             Field::LogLevel(lens) => lens(settings).word().to_owned(),
             Field::Policy(lens) => lens(settings).word().to_owned(),
+            Field::Durability(lens) => lens(settings).word().to_owned(),
             Field::Binds(lens) => joined(lens(settings)),
             Field::Addresses(lens) => joined(lens(settings)),
             Field::OutputLimits(lens) => print_output_limits(lens(settings)),
@@ -104,6 +109,7 @@ impl<S> Field<S> {
             Field::Text(_) => "one word, or a text in quotes".to_owned(),
             Field::LogLevel(_) => words_of::<LogLevel>(),
             Field::Policy(_) => words_of::<EvictionPolicy>(),
+            Field::Durability(_) => words_of::<Durability>(),
             Field::Binds(_) => "IP addresses, * for all, - in front of one that may be missing".to_owned(),
             Field::Addresses(_) => "addresses host:port".to_owned(),
             Field::OutputLimits(_) => {

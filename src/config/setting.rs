@@ -17,6 +17,7 @@ pub struct Startup {
     /// Threads that own connections; 0: one a core. Ask [`Startup::threads`].
     pub io_threads: usize,
     pub dir: String,
+    pub durability: Durability,
     pub cluster_enabled: bool,
     pub cluster_seeds: Vec<Address>,
     /// 0: as many as seeds. Ask [`Startup::shards`].
@@ -218,6 +219,23 @@ impl Choice for EvictionPolicy {
         ("allkeys-lru", Self::AllKeysLru),
         ("volatile-ttl", Self::VolatileTtl),
     ];
+}
+
+/// What an acknowledged write has outlasted by the time it is acknowledged (docs/durability.md).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Durability {
+    /// It is on a majority of the copies, written to their logs; the disks follow within a second.
+    #[default]
+    Quorum,
+    /// It is on the disks of a majority of the copies.
+    QuorumFsync,
+    /// It is in the memory of a majority of the copies; no files.
+    Memory,
+}
+
+impl Choice for Durability {
+    const ALL: &'static [(&'static str, Self)] =
+        &[("quorum", Self::Quorum), ("quorum-fsync", Self::QuorumFsync), ("memory", Self::Memory)];
 }
 
 /// How much the log tells, in Redis's words.

@@ -82,7 +82,8 @@ pub static DIRECTIVES: &[Directive] = &[
     fixed("logfile", "\"\"",
         "slotcast logs to standard output only."),
     startup("dir", "data", Field::Text(|s| &mut s.dir),
-        "The directory of what the node must remember, such as its identity. It is created. Two nodes never share one."),
+        "The directory of what the node must remember: its identity and, in a cluster, its logs and snapshots. It is \
+         created. Two nodes never share one."),
 
     // Memory
     live("maxmemory", "0", Field::Bytes(|s| &mut s.maxmemory, 0, u64::MAX),
@@ -125,6 +126,10 @@ pub static DIRECTIVES: &[Directive] = &[
     startup("cluster-announce-ip", "\"\"", Field::Text(|s| &mut s.cluster_announce_ip),
         "The host name or address that clients and nodes are told to reach this node by. Empty: the first address of \
          bind."),
+    startup("durability", "quorum", Field::Durability(|s| &mut s.durability),
+        "When a write is acknowledged. quorum: when it is written to the logs of most copies, which are on disk a second \
+         later at most. quorum-fsync: when it is on the disks of most copies. memory: when it is in the memory of most \
+         copies; nothing is kept on disk. In a cluster only: a single node keeps no keys on disk."),
     startup("cluster-heartbeat-interval", "50", Field::Millis(|s| &mut s.cluster_heartbeat_interval, 5, MINUTE_MS),
         "Milliseconds between the heartbeats of a shard's leader."),
     startup("cluster-election-timeout", "200", Field::Millis(|s| &mut s.cluster_election_timeout, 10, MINUTE_MS),

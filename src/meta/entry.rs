@@ -58,6 +58,9 @@ pub struct Founding {
 /// Brings the node into a cluster, however long that takes: returns when the topology names this life of it.
 pub async fn enter(standing: &Standing, founding: &Founding) -> ClusterId {
     let mut story = Story::default();
+    if let Err(why) = standing.resume().await {
+        story.tell(standing, format!("begins anew: {why}"));
+    }
     loop {
         leave_emptiness(standing, founding, &mut story).await;
         match settle(standing).await {
@@ -173,7 +176,7 @@ async fn join(standing: &Standing, me: &Hello, members: &[Hello]) -> Result<(), 
 
 /// From a running member to a topology that names this life. Whoever leads meanwhile puts the plan into the log.
 async fn settle(standing: &Standing) -> Result<ClusterId, String> {
-    let (mut topology, begun) = (standing.topology(), Instant::now());
+    let (mut topology, mut begun) = (standing.topology(), Instant::now());
     let mut leader_seen = begun;
     loop {
         let life = standing.life().borrow().clone();
@@ -184,11 +187,21 @@ async fn settle(standing: &Standing) -> Result<ClusterId, String> {
         let now = topology.borrow_and_update().clone();
         if names(&now, standing, &life) {
             standing.settle();
+            if let Err(why) = standing.remember(cluster).await {
+                tracing::error!("this node will not know its cluster at its next start: {why}");
+            }
             return Ok(cluster);
         }
         found(&life, group, &now).await;
         if has_leader(group) {
             leader_seen = Instant::now();
+        }
+        if life.resumed.is_some() {
+            // It belongs somewhere: it waits for a quorum, which may be down, as long as it takes.
+            if !has_leader(group) {
+                (begun, leader_seen) = (Instant::now(), Instant::now());
+                standing.wait_for(Some("most nodes of its cluster"));
+            }
         }
         if leader_seen.elapsed() > PATIENCE || begun.elapsed() > LONG_PATIENCE {
             return Err(format!(

@@ -4,16 +4,20 @@
 //! others, so nothing that was lost can be mistaken for still being there.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use rand::RngCore;
 use rand::rngs::StdRng;
 use tokio::sync::watch;
+use tokio::time::sleep;
 
 use crate::bus::Bus;
 use crate::id::{GroupId, MemberId, NodeId};
 use crate::meta::machine::{MetaMachine, Publisher};
+use crate::meta::memory::Memory;
 use crate::meta::message::{ClusterId, Hello, Phase, Plan};
 use crate::raft::group::Group;
 use crate::raft::groups::Groups;
@@ -22,6 +26,9 @@ use crate::topology::{Node, Topology};
 
 /// Bytes of log that the metadata group keeps for members that lag; a topology of many nodes is some kilobytes.
 const LOG_BYTES: usize = 4 << 20;
+
+/// A node that cannot go on says so this often.
+const REMIND: Duration = Duration::from_secs(10);
 
 /// What does not change from life to life.
 #[derive(Clone, Debug)]
@@ -36,6 +43,15 @@ pub struct Site {
     pub bus: SocketAddr,
     /// How fast groups fail over.
     pub timing: Timing,
+    /// The directory below which members keep their snapshots; `None`: nowhere.
+    pub dir: Option<PathBuf>,
+}
+
+impl Site {
+    /// This node in one of its lives.
+    pub fn node(&self, incarnation: u64) -> Node {
+        Node { host: self.host.clone(), port: self.port, bus: self.bus, incarnation }
+    }
 }
 
 /// The current life of this node. Shared between those who ask and those who answer.
@@ -62,19 +78,34 @@ pub struct Life {
     pub plan: Option<Arc<Plan>>,
     /// Its member of the metadata group, as soon as that runs.
     pub group: Option<Group>,
+    /// The same member's id, if an earlier process began this life.
+    pub resumed: Option<MemberId>,
 }
 
 impl Life {
     fn new(rng: &Mutex<StdRng>) -> Life {
-        Life { incarnation: rng.lock().next_u64(), phase: Phase::Empty, plan: None, group: None }
+        let incarnation = rng.lock().next_u64();
+        Life { incarnation, phase: Phase::Empty, plan: None, group: None, resumed: None }
+    }
+
+    fn remembered(memory: Memory) -> Life {
+        let (incarnation, phase) = (memory.node.incarnation, Phase::Member(memory.cluster));
+        Life { incarnation, phase, plan: None, group: None, resumed: Some(memory.member) }
     }
 }
 
 impl Standing {
-    /// The first life, empty.
-    pub fn new(site: Site, bus: Bus, groups: Groups, publisher: Publisher, rng: StdRng) -> Standing {
+    /// The life that is remembered, or the first one, empty.
+    pub fn new(
+        site: Site,
+        bus: Bus,
+        groups: Groups,
+        publisher: Publisher,
+        rng: StdRng,
+        memory: Option<Memory>,
+    ) -> Standing {
         let rng = Mutex::new(rng);
-        let life = watch::Sender::new(Life::new(&rng));
+        let life = watch::Sender::new(memory.map_or_else(|| Life::new(&rng), Life::remembered));
         Standing { site, bus, groups, publisher, rng, life, waits: watch::Sender::new(None) }
     }
 
@@ -115,9 +146,7 @@ impl Standing {
     /// Who this node says it is.
     pub fn hello(&self) -> Hello {
         let life = self.life.borrow();
-        let Site { me, host, port, bus, .. } = &self.site;
-        let node = Node { host: host.clone(), port: *port, bus: *bus, incarnation: life.incarnation };
-        Hello { id: *me, node, phase: life.phase }
+        Hello { id: self.site.me, node: self.site.node(life.incarnation), phase: life.phase }
     }
 
     /// The metadata group's leader, as far as this node knows.
@@ -158,6 +187,22 @@ impl Standing {
         self.start(member).await
     }
 
+    /// Goes on with a life that an earlier process began; nothing, if this is none.
+    pub async fn resume(&self) -> Result<(), String> {
+        let resumed = self.life.borrow().resumed.filter(|_| self.group().is_none());
+        match resumed {
+            Some(member) => self.start(member).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Notes this life for the next process; waits until that is on the disk.
+    pub async fn remember(&self, cluster: ClusterId) -> Result<(), String> {
+        let (Some(wal), Some(group)) = (self.groups.wal(), self.group()) else { return Ok(()) };
+        let memory = Memory { cluster, member: group.member(), node: self.hello().node };
+        wal.note(&memory.encode()).await.map_err(|error| error.to_string())
+    }
+
     fn begin(&self, incarnation: Option<u64>, phase: Phase, plan: Option<Arc<Plan>>) -> Result<(), String> {
         let mut refused = None;
         self.life.send_if_modified(|life| {
@@ -176,8 +221,14 @@ impl Standing {
     async fn start(&self, member: MemberId) -> Result<(), String> {
         let me = Member { node: self.site.me, addr: self.site.bus };
         let timing = self.site.timing;
-        let options =
-            GroupOptions { group: GroupId::META, member, me, timing, log_bytes: LOG_BYTES, dir: None };
+        let options = GroupOptions {
+            group: GroupId::META,
+            member,
+            me,
+            timing,
+            log_bytes: LOG_BYTES,
+            dir: self.site.dir.clone(),
+        };
         let machine = MetaMachine::new(self.publisher.clone());
         match self.groups.start(options, Box::new(machine)).await {
             Ok(group) => {
@@ -202,12 +253,27 @@ impl Standing {
         });
     }
 
+    /// Waits until nothing is left of this life on the disk: its members must never come back under their ids.
+    pub async fn forget(&self) {
+        let Some(wal) = self.groups.wal() else { return };
+        while let Err(error) = wal.clear().await {
+            let why = format!(
+                "the disk below dir has failed this node ({error}), and it stays out of the cluster: see to the disk, \
+                 then start the node again"
+            );
+            tracing::error!("{why}");
+            self.wait_for(Some(&why));
+            sleep(REMIND).await;
+        }
+    }
+
     /// Ends this life and begins the next, empty one.
     pub async fn give_up(&self) {
         if let Some(group) = self.group() {
             group.shutdown().await;
         }
         self.publisher.send_replace(Arc::default());
+        self.forget().await;
         self.life.send_replace(Life::new(&self.rng));
     }
 }

@@ -10,6 +10,7 @@ mod observer;
 pub mod options;
 mod outlook;
 pub mod shards;
+mod storage;
 mod upkeep;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -66,11 +67,16 @@ impl Cluster {
             port: options.port,
             bus: announced,
             timing: options.timing,
+            dir: options.durable.as_ref().map(|durable| durable.dir.clone()),
         };
-        let groups = Groups::new(bus.clone());
+        let (groups, memory) = storage::open_groups(&site, &bus, options.durable.as_ref())?;
         let (publisher, topology) = watch::channel(Arc::default());
         let rng = StdRng::seed_from_u64(options.seed);
-        let standing = Arc::new(Standing::new(site, bus.clone(), groups.clone(), publisher, rng));
+        let resumes = memory.is_some();
+        let standing = Arc::new(Standing::new(site, bus.clone(), groups.clone(), publisher, rng, memory));
+        if !resumes {
+            standing.forget().await;
+        }
         service::serve(&standing);
         let outlook = Arc::new(Outlook::new(bus, topology));
         let (open, opened) = watch::channel(OpenShards::default());
@@ -144,6 +150,9 @@ impl Cluster {
         let members = self.groups.all();
         futures::future::join_all(members.iter().map(Group::shutdown)).await;
         self.standing.bus.shutdown();
+        if let Some(Err(error)) = self.groups.wal().map(|wal| wal.stop()) {
+            tracing::error!("not all this node has written is on the disk: {error}");
+        }
     }
 }
 

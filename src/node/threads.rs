@@ -135,10 +135,10 @@ async fn enter(config: &Config, hosted: &Hosted) -> Result<(NodeId, Cluster), St
         node_id(Path::new(&startup.dir), &mut rng).map_err(|error| format!("{}: {error}", startup.dir))?;
     let options = ClusterOptions::read(startup, me, Arc::new(Tcp), rng.next_u64())
         .await
-        .map_err(|error| format!("cannot resolve this node's address: {error}"))?;
+        .map_err(|error| format!("cannot resolve this node's address, or use {}: {error}", startup.dir))?;
     let listen = options.listen;
-    let cluster = Cluster::start(options, hosted.factory())
-        .await
-        .map_err(|error| format!("cannot listen for other nodes on {listen}: {error}"))?;
+    let cluster = Cluster::start(options, hosted.factory()).await.map_err(|error| {
+        format!("cannot listen for other nodes on {listen}, or read {}: {error}", startup.dir)
+    })?;
     Ok((me, cluster))
 }

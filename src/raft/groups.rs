@@ -12,7 +12,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::{Instant, sleep_until};
 
 use crate::bus::Bus;
-use crate::id::GroupId;
+use crate::id::{GroupId, MemberId};
 use crate::raft::client::Outside;
 use crate::raft::driver;
 use crate::raft::group::Group;
@@ -98,6 +98,11 @@ impl Groups {
         let inbox = Inbox::new(machine.stager(), kept.clone());
         let stopped = |error: &dyn std::fmt::Display| GroupError::Stopped(error.to_string());
         let mut adapter = Adapter::open(machine, kept.clone()).map_err(|error| stopped(&error))?;
+        if let Some(later) = self.later_member(&options) {
+            let why =
+                format!("member {later} of {} was here since: this topology is an old one", options.group);
+            return Err(refused(why));
+        }
         let log = self.log(&options, &mut adapter).await.map_err(|error| stopped(&error))?;
         let raft = Raft::new(options.member, Arc::new(config), network, log.clone(), adapter)
             .await
@@ -135,6 +140,13 @@ impl Groups {
             sleep_until(self.begun + options.timing.election_max).await;
         }
         restore(adapter, (durable.wal.clone(), key), &found.unwrap_or_default(), options.log_bytes)
+    }
+
+    /// Member ids are handed out in ascending order: one that is lower than one that was here is over and forgotten.
+    fn later_member(&self, options: &GroupOptions) -> Option<MemberId> {
+        let durable = self.durable.as_ref()?;
+        let others = durable.wal.others_of((options.group, options.member));
+        others.into_iter().map(|(_, member)| member).find(|other| *other > options.member)
     }
 
     /// The write-ahead log, if there is one.

@@ -20,8 +20,9 @@ use openraft::{EntryPayload, OptionalSend};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
+use crate::id::GroupId;
+use crate::raft::stored::encode_payload;
 use crate::raft::types::{Entry, LogId, TypeConfig, Vote};
-use crate::raft::wire::encode_payload;
 use crate::wal::Key;
 use crate::wal::log::Wal;
 use crate::wal::record::{Kind, Record};
@@ -246,6 +247,16 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let mut log = self.log.lock();
         log.committed_moved |= log.committed != committed;
         log.committed = committed;
+        drop(log);
+        // What a node does follows from the topology: it must not come back with an older one than it has acted on.
+        match &self.durable {
+            Some((wal, key)) if key.0 == GroupId::META => {
+                self.log.lock().committed_moved = false;
+                let known = committed.map(|id| record(Kind::Committed, *key, id));
+                wal.append(known, Box::new(drop));
+            }
+            _ => {}
+        }
         Ok(())
     }
 

@@ -27,6 +27,7 @@ mod runtime;
 mod snapshot_file;
 pub mod state;
 mod state_machine;
+mod stored;
 mod types;
 mod watch;
 mod wire;

@@ -31,9 +31,12 @@ const TRANSFER: u8 = 4;
 const SNAPSHOT_CHUNK: u8 = 5;
 const SNAPSHOT_END: u8 = 6;
 
-const BLANK: u8 = 0;
-const NORMAL: u8 = 1;
-const MEMBERSHIP: u8 = 2;
+/// A kind of entry.
+pub const BLANK: u8 = 0;
+/// A kind of entry.
+pub const NORMAL: u8 = 1;
+/// A kind of entry.
+pub const MEMBERSHIP: u8 = 2;
 /// Bytes an encoded entry has at least: term, index, kind.
 const MIN_ENTRY: usize = 17;
 
@@ -87,7 +90,7 @@ pub enum Answer {
 
 /// Bytes that are no message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Malformed(&'static str);
+pub struct Malformed(pub &'static str);
 
 impl fmt::Display for Malformed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -293,30 +296,6 @@ fn append(input: &mut Bytes) -> Result<AppendEntriesRequest<TypeConfig>, Malform
     Ok(AppendEntriesRequest { vote, prev_log_id, entries, leader_commit })
 }
 
-/// What an entry holds as bytes on disk, in two pieces: the second one is a proposal's own, not a copy.
-pub fn encode_payload(entry: &Entry) -> ([u8; 1], Bytes) {
-    match &entry.payload {
-        EntryPayload::Blank => ([BLANK], Bytes::new()),
-        EntryPayload::Normal(proposal) => ([NORMAL], proposal.bytes.clone()),
-        EntryPayload::Membership(membership) => {
-            let mut out = BytesMut::new();
-            put_membership(&mut out, membership);
-            ([MEMBERSHIP], out.freeze())
-        }
-    }
-}
-
-/// The entry with what the bytes say.
-pub fn decode_payload(term: u64, index: u64, mut bytes: Bytes) -> Result<Entry, Malformed> {
-    let payload = match bytes.try_get_u8()? {
-        BLANK => EntryPayload::Blank,
-        NORMAL => EntryPayload::Normal(Proposal { bytes, local: None }),
-        MEMBERSHIP => EntryPayload::Membership(membership(&mut bytes)?),
-        _ => return Err(Malformed("unknown kind of entry")),
-    };
-    Ok(Entry { log_id: log_id_of(term, index), payload })
-}
-
 /// (term, index) as openraft names an entry.
 pub fn log_id_of(term: u64, index: u64) -> LogId {
     LogId::new(CommittedLeaderIdOf::<TypeConfig>::new(term), index)
@@ -400,7 +379,8 @@ struct PlainMembership {
     members: BTreeMap<MemberId, Member>,
 }
 
-fn put_membership(out: &mut BytesMut, membership: &Membership) {
+/// Appends a membership.
+pub fn put_membership(out: &mut BytesMut, membership: &Membership) {
     let plain = PlainMembership {
         configs: membership.get_joint_config().clone(),
         members: membership.nodes().map(|(id, member)| (*id, member.clone())).collect(),
@@ -411,7 +391,8 @@ fn put_membership(out: &mut BytesMut, membership: &Membership) {
     out.put_slice(&json);
 }
 
-fn membership(input: &mut Bytes) -> Result<Membership, Malformed> {
+/// A membership out of bytes.
+pub fn membership(input: &mut Bytes) -> Result<Membership, Malformed> {
     let plain: PlainMembership =
         serde_json::from_slice(&counted(input)?).map_err(|_| Malformed("a membership that is no JSON"))?;
     if plain.configs.is_empty() {
@@ -480,24 +461,6 @@ mod tests {
         for message in messages {
             assert_eq!(there_and_back(&message), format!("{message:?}"));
         }
-    }
-
-    #[test]
-    fn entries_come_back_from_disk_as_they_were() {
-        let proposal = Proposal { bytes: Bytes::from_static(b"hello"), local: None };
-        let payloads = [
-            EntryPayload::Blank,
-            EntryPayload::Normal(proposal),
-            EntryPayload::Membership(some_membership()),
-        ];
-        for payload in payloads {
-            let entry = Entry { log_id: id(4, 10), payload };
-            let (head, rest) = encode_payload(&entry);
-            let bytes = Bytes::from([&head[..], &rest].concat());
-            assert_eq!(format!("{:?}", decode_payload(4, 10, bytes.clone()).unwrap()), format!("{entry:?}"));
-        }
-        assert!(decode_payload(4, 10, Bytes::from_static(b"")).is_err());
-        assert!(decode_payload(4, 10, Bytes::from_static(b"\x09abc")).is_err());
     }
 
     #[test]

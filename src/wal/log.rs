@@ -1,5 +1,6 @@
 //! The handle to the log, and its flusher.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -111,11 +112,13 @@ impl Wal {
 
     /// This is its group's only member here from now on: earlier ones of the same group are forgotten.
     pub fn succeed(&self, key: Key) {
-        let writer = self.shared.writer.lock();
-        let former = writer.others_of(key);
-        drop(writer);
-        let forget = former.into_iter().map(|former| Record::new(Kind::Forget, former, 0, 0));
+        let forget = self.others_of(key).into_iter().map(|former| Record::new(Kind::Forget, former, 0, 0));
         self.append(forget, Box::new(drop));
+    }
+
+    /// Other members of this one's group that the log knows.
+    pub fn others_of(&self, key: Key) -> BTreeSet<Key> {
+        self.shared.writer.lock().others_of(key)
     }
 
     /// A snapshot on the disk covers this member's entries up to `index`: they may go.

@@ -154,6 +154,7 @@ fn options(setup: &Setup<'_>, seed: u64) -> ClusterOptions {
         timing: Timing::default(),
         log_bytes: LOG_BYTES,
         transport: setup.network.host(setup.node),
+        durable: None,
         seed,
     }
 }

@@ -3,12 +3,16 @@
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::bus::transport::Transport;
-use crate::config::setting::{BUS_PORT_OFFSET, Startup};
+use crate::config::setting::{BUS_PORT_OFFSET, Durability, Startup};
 use crate::id::NodeId;
 use crate::raft::state::Timing;
+use crate::wal::disk::Directory;
+use crate::wal::recovery::{WalOptions, remove};
+use crate::wal::trust::{Boot, Sync};
 
 /// Bytes of log a shard keeps for copies that lag: a few seconds of writes; one that lags more gets a snapshot.
 const LOG_BYTES: usize = 64 << 20;
@@ -38,8 +42,43 @@ pub struct ClusterOptions {
     pub log_bytes: usize,
     /// The network.
     pub transport: Arc<dyn Transport>,
+    /// What outlasts the process, and where; `None`: nothing does, and a restarted node begins anew.
+    pub durable: Option<Durable>,
     /// Seed of all this node's lots (incarnations, cluster ids): random, except in a simulation.
     pub seed: u64,
+}
+
+/// How a node keeps its logs.
+#[derive(Clone)]
+pub struct Durable {
+    /// The write-ahead log.
+    pub wal: WalOptions,
+    /// The node's directory, below which snapshots are kept.
+    pub dir: PathBuf,
+    /// Whether a thread of its own waits for the disk; otherwise the calling runtime does (in a simulation, whose
+    /// disk takes no time).
+    pub threaded: bool,
+}
+
+impl Durable {
+    /// What the configuration says: nothing with `durability memory`, and then a log that is there from before is
+    /// removed, since the node goes on without it.
+    pub fn open(startup: &Startup, draw: u64) -> io::Result<Option<Durable>> {
+        let dir = PathBuf::from(&startup.dir);
+        let disk = Arc::new(Directory::open(&dir.join("wal"))?);
+        let sync = match startup.durability {
+            Durability::Quorum => Sync::Background,
+            Durability::QuorumFsync => Sync::Always,
+            Durability::Memory => {
+                tracing::warn!(
+                    "durability memory: nothing is kept on disk, a node that stops has lost what it held"
+                );
+                remove(&*disk)?;
+                return Ok(None);
+            }
+        };
+        Ok(Some(Durable { wal: WalOptions { disk, sync, boot: Boot::present(), draw }, dir, threaded: true }))
+    }
 }
 
 /// A seed's host (name or address) and bus port.
@@ -108,6 +147,7 @@ impl ClusterOptions {
             timing,
             log_bytes: LOG_BYTES,
             transport,
+            durable: Durable::open(startup, seed)?,
             seed,
         })
     }

@@ -21,7 +21,7 @@ use crate::node::cluster::upkeep::{announce, keep_members};
 use crate::raft::group::Group;
 use crate::raft::groups::Groups;
 use crate::raft::machine::Machine;
-use crate::raft::state::{GroupOptions, Member};
+use crate::raft::state::{GroupError, GroupOptions, Member};
 use crate::topology::change::Change;
 use crate::topology::{Shard, Topology};
 
@@ -118,6 +118,8 @@ impl Shards {
                     self.open.insert(id, open);
                     self.publish();
                 }
+                // What it had on disk is not all there: it must not come back as the same member.
+                Err(GroupError::Stopped(why)) => self.renew(id, member, &why).await,
                 Err(why) => tracing::error!("{id}: this node's copy cannot be opened: {why}"),
             }
         }
@@ -128,13 +130,18 @@ impl Shards {
         held.filter_map(|(id, member)| member.map(|member| (id, *member))).collect()
     }
 
-    async fn start(&self, group: GroupId, member: MemberId, shard: &Shard) -> Result<Open, String> {
+    async fn start(&self, group: GroupId, member: MemberId, shard: &Shard) -> Result<Open, GroupError> {
         let site = &self.standing.site;
         let me = Member { node: site.me, addr: site.bus };
-        let options =
-            GroupOptions { group, member, me, timing: site.timing, log_bytes: self.log_bytes, dir: None };
-        let started = self.groups.start(options, (self.factory)(group)).await;
-        let group = started.map_err(|error| error.to_string())?;
+        let options = GroupOptions {
+            group,
+            member,
+            me,
+            timing: site.timing,
+            log_bytes: self.log_bytes,
+            dir: site.dir.clone(),
+        };
+        let group = self.groups.start(options, (self.factory)(group)).await?;
         let mut tasks = JoinSet::new();
         tasks.spawn(found(group.clone(), shard.clone()));
         tasks.spawn(observe(group.clone(), self.outlook.clone(), site.timing));
@@ -152,11 +159,15 @@ impl Shards {
     async fn renew_stopped(&self) {
         for (group, open) in &self.open {
             let Some(failed) = failure(&open.group) else { continue };
-            let (id, member) = (self.standing.site.me, open.group.member());
-            tracing::error!("{group}: this node's copy has stopped and is replaced: {failed}");
-            if let Err(why) = propose(&self.standing, &Change::Renew { group: *group, id, member }).await {
-                tracing::warn!("{group}: no fresh member id for this node's copy yet: {why}");
-            }
+            self.renew(*group, open.group.member(), &failed).await;
+        }
+    }
+
+    async fn renew(&self, group: GroupId, member: MemberId, why: &str) {
+        tracing::error!("{group}: this node's copy has stopped and is replaced: {why}");
+        let change = Change::Renew { group, id: self.standing.site.me, member };
+        if let Err(why) = propose(&self.standing, &change).await {
+            tracing::warn!("{group}: no fresh member id for this node's copy yet: {why}");
         }
     }
 }
