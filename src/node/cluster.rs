@@ -33,6 +33,7 @@ use crate::meta::service;
 use crate::meta::standing::{Site, Standing};
 use crate::node::cluster::outlook::Outlook;
 use crate::node::cluster::shards::{Factory, OpenShards, Shards};
+use crate::node::cluster::storage::Former;
 use crate::raft::group::Group;
 use crate::raft::groups::Groups;
 use crate::topology::Topology;
@@ -69,12 +70,13 @@ impl Cluster {
             timing: options.timing,
             dir: options.durable.as_ref().map(|durable| durable.dir.clone()),
         };
-        let (groups, memory) = storage::open_groups(&site, &bus, options.durable.as_ref())?;
+        let (groups, former) = storage::open_groups(&site, &bus, options.durable.as_ref())?;
         let (publisher, topology) = watch::channel(Arc::default());
         let rng = StdRng::seed_from_u64(options.seed);
-        let resumes = memory.is_some();
+        let over = matches!(former, Former::Remains);
+        let memory = if let Former::Life(memory) = former { Some(memory) } else { None };
         let standing = Arc::new(Standing::new(site, bus.clone(), groups.clone(), publisher, rng, memory));
-        if !resumes {
+        if over {
             standing.forget().await;
         }
         service::serve(&standing);

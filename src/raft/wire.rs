@@ -31,11 +31,8 @@ const TRANSFER: u8 = 4;
 const SNAPSHOT_CHUNK: u8 = 5;
 const SNAPSHOT_END: u8 = 6;
 
-/// A kind of entry.
 pub const BLANK: u8 = 0;
-/// A kind of entry.
 pub const NORMAL: u8 = 1;
-/// A kind of entry.
 pub const MEMBERSHIP: u8 = 2;
 /// Bytes an encoded entry has at least: term, index, kind.
 const MIN_ENTRY: usize = 17;

@@ -1,5 +1,6 @@
 //! What the node finds of its former lives: opens the write-ahead log and decides whether the last one goes on.
 
+use std::collections::BTreeMap;
 use std::io;
 
 use crate::bus::Bus;
@@ -9,34 +10,39 @@ use crate::node::cluster::options::Durable;
 use crate::raft::groups::Groups;
 use crate::wal::recovery::open;
 
-/// The directory of groups, with what is left of their members; and the life to go on with, `None`: a new one begins,
-/// and nothing of the log may be used.
-pub fn open_groups(
-    site: &Site,
-    bus: &Bus,
-    durable: Option<&Durable>,
-) -> io::Result<(Groups, Option<Memory>)> {
-    let Some(durable) = durable else { return Ok((Groups::new(bus.clone()), None)) };
+/// What an earlier process left.
+pub enum Former {
+    /// Nothing.
+    Nothing,
+    /// Things of a life that is over: they must be removed.
+    Remains,
+    /// A life to go on with.
+    Life(Memory),
+}
+
+/// The directory of groups, with the members of the life that goes on, if one does.
+pub fn open_groups(site: &Site, bus: &Bus, durable: Option<&Durable>) -> io::Result<(Groups, Former)> {
+    let Some(durable) = durable else { return Ok((Groups::new(bus.clone()), Former::Nothing)) };
     let (wal, flusher, past) = open(durable.wal.clone())?;
     match durable.threaded {
         true => flusher.spawn_thread()?,
         false => drop(tokio::spawn(flusher.run())),
     }
-    if let Some(why) = past.distrusted {
-        tracing::warn!("this node begins a new life, empty, and is brought up by the others: {why}");
-        return Ok((Groups::durable(bus.clone(), wal, Default::default()), None));
-    }
-    let memory = past.note.map(|note| Memory::recall(&note, &site.node(0)));
-    match memory {
+    let mut unfit = past.distrusted;
+    let (members, former) = match past.note.map(|note| Memory::recall(&note, &site.node(0))) {
         Some(Ok(memory)) => {
-            let cluster = memory.cluster;
-            tracing::info!("this node goes on where it stopped, in cluster {cluster}");
-            Ok((Groups::durable(bus.clone(), wal, past.members), Some(memory)))
+            tracing::info!("this node goes on where it stopped, in cluster {}", memory.cluster);
+            (past.members, Former::Life(memory))
         }
         Some(Err(why)) => {
-            tracing::warn!("this node begins a new life, empty, and is brought up by the others: {why}");
-            Ok((Groups::durable(bus.clone(), wal, Default::default()), None))
+            unfit = Some(why);
+            (BTreeMap::new(), Former::Remains)
         }
-        None => Ok((Groups::durable(bus.clone(), wal, Default::default()), None)),
+        None if past.members.is_empty() => (BTreeMap::new(), Former::Nothing),
+        None => (BTreeMap::new(), Former::Remains),
+    };
+    if let Some(why) = unfit {
+        tracing::warn!("this node begins a new life, empty, and is brought up by the others: {why}");
     }
+    Ok((Groups::durable(bus.clone(), wal, members), former))
 }
