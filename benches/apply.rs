@@ -11,6 +11,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use slotcast::id::GroupId;
 use slotcast::keyspace::effect::{Change, Effect};
+use slotcast::keyspace::locked::Lookups;
 use slotcast::raft::machine::Machine;
 use slotcast::shard::Shard;
 use slotcast::shard::machine::ShardMachine;
@@ -38,6 +39,8 @@ impl Observer for Listening {
     fn observe(&self, _author: Option<u64>, _effects: &[Effect]) {}
 
     fn removed(&self, _change: Change, _keys: usize) {}
+
+    fn looked_up(&self, _lookups: Lookups) {}
 
     fn remember(&self, _reader: u64, _key: &[u8]) {}
 }

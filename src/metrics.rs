@@ -36,6 +36,10 @@ pub struct Metrics {
     pub connections_rejected: Counter,
     /// Requests executed; counted a batch at a time.
     pub commands_processed: Counter,
+    /// Keys that reads looked up and found; counted a batch at a time.
+    pub keyspace_hits: Counter,
+    /// Keys that reads looked up in vain.
+    pub keyspace_misses: Counter,
     /// Bytes read from clients.
     pub input_bytes: Counter,
     /// Bytes written to clients.
@@ -63,12 +67,27 @@ impl Metrics {
         self.errors.add(text.split(' ').next().unwrap_or_default());
     }
 
+    /// Counts a batch of requests and the keys its reads looked up.
+    pub fn note_turn(&self, commands: u64, hits: u64, misses: u64) {
+        for (counter, by) in [
+            (&self.commands_processed, commands),
+            (&self.keyspace_hits, hits),
+            (&self.keyspace_misses, misses),
+        ] {
+            if by > 0 {
+                counter.add(by);
+            }
+        }
+    }
+
     /// CONFIG RESETSTAT.
     pub fn reset(&self) {
         let counters = [
             &self.connections_received,
             &self.connections_rejected,
             &self.commands_processed,
+            &self.keyspace_hits,
+            &self.keyspace_misses,
             &self.input_bytes,
             &self.output_bytes,
             &self.expired_keys,

@@ -26,6 +26,15 @@ use crate::time::Millis;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WrongType;
 
+/// How often a request looked a key up, and found it or not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lookups {
+    /// Found.
+    pub hits: u64,
+    /// Absent.
+    pub misses: u64,
+}
+
 /// What to do with a key's deadline when its value is replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Deadline {
@@ -66,6 +75,7 @@ pub struct Locked<'k> {
     territory: Option<&'k dyn Territory>,
     pub(super) effects: Option<Vec<Effect>>,
     lapsed: RefCell<Vec<Box<[u8]>>>,
+    lookups: Cell<Lookups>,
 }
 
 /// Keys found past their deadline that one request reports for removal; further ones wait for the next request.
@@ -100,6 +110,7 @@ impl<'k> Locked<'k> {
             territory: None,
             effects: observed().then(Vec::new),
             lapsed: RefCell::default(),
+            lookups: Cell::default(),
         }
     }
 
@@ -142,6 +153,11 @@ impl<'k> Locked<'k> {
         std::mem::take(self.lapsed.get_mut())
     }
 
+    /// How many keys were looked up so far.
+    pub fn lookups(&self) -> Lookups {
+        self.lookups.get()
+    }
+
     /// Finds a live record and notes the use.
     pub fn find(&self, key: &[u8]) -> Option<&Record> {
         let record = self.peek(key)?;
@@ -151,6 +167,14 @@ impl<'k> Locked<'k> {
 
     /// Finds a live record without noting a use (OBJECT, TTL, TOUCH's opposite).
     pub fn peek(&self, key: &[u8]) -> Option<&Record> {
+        let found = self.live(key);
+        let Lookups { hits, misses } = self.lookups.get();
+        let found_one = u64::from(found.is_some());
+        self.lookups.set(Lookups { hits: hits + found_one, misses: misses + 1 - found_one });
+        found
+    }
+
+    fn live(&self, key: &[u8]) -> Option<&Record> {
         let record = self.slot(key)?.find(self.keyspace.hash(key), key)?;
         if record.expires_at().is_some_and(|deadline| deadline <= self.now) {
             let mut lapsed = self.lapsed.borrow_mut();

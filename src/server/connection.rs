@@ -152,6 +152,7 @@ impl Connection {
                     true => self.serve_kept(scratch),
                     false => ready!(self.poll_receive(task, scratch))?,
                 };
+                self.session.client.unparsed.store(self.input.len() as u64, Relaxed);
                 self.send(task, scratch)?;
                 match halt {
                     Halt::Starved => {}
@@ -247,7 +248,7 @@ impl Connection {
                 None => {}
             }
         };
-        server.context.metrics.commands_processed.add(count);
+        server.context.metrics.note_turn(count, dispatch.lookups.hits, dispatch.lookups.misses);
         dispatch.session.show();
         *routed_by = dispatch.view.take();
         if !dispatch.reads_are_current() {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use slotcast_wire::args::Args;
-use slotcast_wire::redirect::{ClusterDown, Redirect};
+use slotcast_wire::redirect::Redirect;
 use slotcast_wire::reply::Reply;
 use smallvec::SmallVec;
 use tokio::time::Instant;
@@ -18,10 +18,9 @@ use crate::command::needs::needs;
 use crate::command::spec::{Command, Flags};
 use crate::id::GroupId;
 use crate::keyspace::Keyspace;
-use crate::keyspace::locked::Needs;
+use crate::keyspace::locked::{Lookups, Needs};
 use crate::server::batch::Prepared;
 use crate::server::outbox::Outbox;
-use crate::server::territory::Led;
 use crate::server::{SINGLE, Server};
 use crate::session::entry::Entry;
 use crate::session::table::resolve;
@@ -80,6 +79,8 @@ pub struct Dispatch<'a> {
     pub confirmed: Option<GroupId>,
     /// Shards that were read under their lease in this turn: to be checked before the replies leave.
     pub leased: SmallVec<[&'a Arc<Shard>; 2]>,
+    /// The keys that the turn's reads looked up.
+    pub lookups: Lookups,
 }
 
 /// In a cluster, where a transaction is one log entry of one shard.
@@ -104,7 +105,20 @@ impl<'a> Dispatch<'a> {
         // Time goes back for nobody, whichever thread asks.
         let now = single.map_or(clock, |shard| shard.stamp.advance(clock));
         let leased = SmallVec::new();
-        Self { server, session, outbox, out, view, shards, single, now, seed, confirmed, leased }
+        Self {
+            server,
+            session,
+            outbox,
+            out,
+            view,
+            shards,
+            single,
+            now,
+            seed,
+            confirmed,
+            leased,
+            lookups: Lookups::default(),
+        }
     }
 
     /// One parsed request; `buf` begins where the previous one ended.
@@ -284,7 +298,7 @@ impl<'a> Dispatch<'a> {
     }
 
     /// A shard that may be served now: under its lease, or after the leadership was confirmed.
-    fn under_lease(&mut self, shard: &'a Arc<Shard>) -> Result<&'a Arc<Shard>, Step> {
+    pub(super) fn under_lease(&mut self, shard: &'a Arc<Shard>) -> Result<&'a Arc<Shard>, Step> {
         if self.confirmed == Some(shard.id) || self.leased.iter().any(|leased| leased.id == shard.id) {
             return Ok(shard);
         }
@@ -298,25 +312,10 @@ impl<'a> Dispatch<'a> {
     #[inline]
     fn read(&mut self, shard: &Arc<Shard>, command: &'static Command, args: Args<'_>, needs: &Needs) -> Step {
         let occasion = self.occasion(shard);
-        shard.read((command, args), needs, occasion, &mut Reply::new(self.out, self.session.proto));
-        Step::Done
-    }
-
-    /// A command without keys, in a cluster: over all shards that this node leads.
-    fn everywhere(&mut self, command: &'static Command, args: Args<'_>, needs: &Needs) -> Step {
-        if command.is_write() {
-            return Step::ProposeAll;
-        }
-        let (Some(view), shards) = (&self.view, self.shards) else { return Step::Done };
-        let Some(any) = shards.values().next() else {
-            return self.redirect(&Redirect::ClusterDown(ClusterDown::Cluster));
-        };
-        let view = view.clone();
-        let view = &view;
-        let occasion = self.occasion(any);
-        let led = Led::new(view, shards);
-        let mut reply = Reply::new(self.out, self.session.proto);
-        any.read_over(&led, (command, args), needs, occasion, &mut reply);
+        let reply = &mut Reply::new(self.out, self.session.proto);
+        let Lookups { hits, misses } = shard.read((command, args), needs, occasion, reply);
+        self.lookups.hits += hits;
+        self.lookups.misses += misses;
         Step::Done
     }
 

@@ -11,6 +11,7 @@ use parking_lot::RwLock;
 
 use crate::config::Config;
 use crate::keyspace::effect::{Change, Effect};
+use crate::keyspace::locked::Lookups;
 use crate::metrics::Metrics;
 use crate::server::outbox::Outbox;
 use crate::shard::observer::Observer;
@@ -105,6 +106,10 @@ impl Observer for Invalidation {
             Change::Evicted => self.metrics.evicted_keys.add(keys as u64),
             Change::Set | Change::Removed => {}
         }
+    }
+
+    fn looked_up(&self, lookups: Lookups) {
+        self.metrics.note_turn(0, lookups.hits, lookups.misses);
     }
 
     fn remember(&self, reader: u64, key: &[u8]) {

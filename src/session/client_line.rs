@@ -15,7 +15,7 @@ use crate::time::Millis;
 pub fn line(client: &Client, now: Millis) -> String {
     let profile = client.profile.lock();
     let seconds = |since: Millis| now.saturating_sub(since) / 1000;
-    let buffers = profile.query_buffer + profile.output_buffer;
+    let (unparsed, unsent) = (client.unparsed.load(Relaxed), client.unsent.load(Relaxed));
     format!(
         "id={} addr={} laddr={} fd=-1 name={} age={} idle={} flags={} db=0 sub=0 psub=0 ssub=0 multi={} qbuf={} \
          qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl={} oll=0 omem=0 tot-mem={} events=r cmd={} user=default \
@@ -28,9 +28,9 @@ pub fn line(client: &Client, now: Millis) -> String {
         seconds(client.last_active.load(Relaxed)),
         flags(&profile),
         profile.multi,
-        profile.query_buffer,
-        profile.output_buffer,
-        buffers,
+        unparsed,
+        unsent,
+        unparsed + unsent,
         if profile.last_command.is_empty() { "NULL" } else { profile.last_command },
         if profile.tracking { 0 } else { -1 },
         profile.resp,

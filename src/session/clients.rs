@@ -22,6 +22,8 @@ pub struct Client {
     pub since: Millis,
     /// When it last sent a request (Unix ms).
     pub last_active: AtomicU64,
+    /// Bytes of a request that is not complete, or waits.
+    pub unparsed: AtomicU64,
     /// Reply bytes its socket has not taken.
     pub unsent: AtomicU64,
     /// Since when its socket takes none of them (Unix ms); 0: it does.
@@ -55,10 +57,6 @@ pub struct Profile {
     pub no_evict: bool,
     /// CLIENT NO-TOUCH.
     pub no_touch: bool,
-    /// Bytes waiting to be parsed, and to be sent.
-    pub query_buffer: usize,
-    /// See above.
-    pub output_buffer: usize,
 }
 
 impl Client {
@@ -135,6 +133,7 @@ impl Clients {
             local_addr,
             since: now,
             last_active: AtomicU64::new(now),
+            unparsed: AtomicU64::new(0),
             unsent: AtomicU64::new(0),
             stalled_since: AtomicU64::new(0),
             profile: Mutex::new(Profile { resp: 2, multi: -1, ..Profile::default() }),

@@ -119,7 +119,10 @@ impl ShardMachine {
                         tracking: piece.tracking,
                     };
                     if let Ok(needs) = needs(command, args.as_args()) {
-                        self.shard.read((command, args.as_args()), &needs, occasion, &mut reply);
+                        let resolved = (command, args.as_args());
+                        self.shard
+                            .observer
+                            .looked_up(self.shard.read(resolved, &needs, occasion, &mut reply));
                     }
                 }
             }

@@ -1,6 +1,7 @@
 //! Who hears of effects: the door through which changes leave a shard.
 
 use crate::keyspace::effect::{Change, Effect};
+use crate::keyspace::locked::Lookups;
 
 /// Who hears of effects. Called while the locks of the slots concerned are held, in the order of application, so
 /// that nothing can be read between a change and its notice; it must be short and must not touch the keyspace.
@@ -11,6 +12,8 @@ pub trait Observer: Send + Sync {
     fn observe(&self, author: Option<u64>, effects: &[Effect]);
     /// So many keys went since their time came, or since memory was short; for the counters.
     fn removed(&self, change: Change, keys: usize);
+    /// A read that waited for the log has looked keys up; for the counters.
+    fn looked_up(&self, lookups: Lookups);
     /// A connection has read this key and wants to hear of its next change.
     fn remember(&self, reader: u64, key: &[u8]);
 }

@@ -10,7 +10,7 @@ use crate::command::needs::{needs, union};
 use crate::command::spec::Command;
 use crate::command::table;
 use crate::keyspace::effect::Change;
-use crate::keyspace::locked::{Locked, Needs};
+use crate::keyspace::locked::{Locked, Lookups, Needs};
 use crate::keyspace::slot::Stamp;
 use crate::keyspace::territory::Territory;
 use crate::shard::Shard;
@@ -53,11 +53,12 @@ impl Shard {
         needs: &Needs,
         occasion: Occasion,
         reply: &mut Reply<'_>,
-    ) {
+    ) -> Lookups {
         let mut locked = Locked::new(&self.keyspace, needs, occasion.now, occasion.seed, || false);
         self.remember((command, args), occasion);
         execute(command, &mut locked, args, reply);
         self.note_lapsed(&mut locked);
+        locked.lookups()
     }
 
     /// Executes a read that walks over the keys of several shards.

@@ -31,6 +31,8 @@ pub struct Facts {
     pub connections: u64,
     pub rejected_connections: u64,
     pub commands: u64,
+    pub hits: u64,
+    pub misses: u64,
     pub input: u64,
     pub output: u64,
     pub expired: u64,
@@ -88,6 +90,8 @@ impl Facts {
         self.connections = metrics.connections_received.count();
         self.rejected_connections = metrics.connections_rejected.count();
         self.commands = metrics.commands_processed.count();
+        self.hits = metrics.keyspace_hits.count();
+        self.misses = metrics.keyspace_misses.count();
         self.input = metrics.input_bytes.count();
         self.output = metrics.output_bytes.count();
         self.expired = metrics.expired_keys.count();

@@ -90,6 +90,8 @@ fn stats(facts: &Facts) -> Vec<(String, String)> {
         "rejected_connections": facts.rejected_connections,
         "expired_keys": facts.expired,
         "evicted_keys": facts.evicted,
+        "keyspace_hits": facts.hits,
+        "keyspace_misses": facts.misses,
         "client_output_buffer_limit_disconnections": facts.output_limit_disconnections,
         "total_error_replies": facts.error_replies,
     }
