@@ -189,6 +189,31 @@ fn all_stopped_in_order_come_back() {
 }
 
 #[test]
+fn a_save_leaves_a_file_of_every_copy_and_a_restart_begins_with_it() {
+    let mut cluster = Cluster::start("save", &[]);
+    cluster.write(0..50);
+    let last_save = |cluster: &Cluster| ask(cluster.ports[0], &["LASTSAVE"]).unwrap();
+    let before = last_save(&cluster);
+    std::thread::sleep(Duration::from_millis(1100)); // LASTSAVE counts seconds.
+    assert_eq!(ask(cluster.ports[0], &["SAVE"]).unwrap(), "+OK");
+    assert_eq!(cluster.kept(0, ".snap"), 3);
+    let saved = last_save(&cluster);
+    assert_ne!(saved, before);
+    assert!(ask(cluster.ports[0], &["BGSAVE"]).unwrap().starts_with("+Background saving started"));
+    let begun = Instant::now();
+    let persistence = || ask(cluster.ports[0], &["INFO", "persistence"]).unwrap();
+    while persistence().contains("rdb_bgsave_in_progress:1") {
+        assert!(begun.elapsed() < LIMIT, "it does not end");
+    }
+    assert!(persistence().contains("rdb_last_bgsave_status:ok"));
+    cluster.write(50..60);
+    (0..NODES).for_each(|n| cluster.kill(n));
+    (0..NODES).for_each(|n| cluster.run(n));
+    cluster.serves();
+    cluster.has(0..60);
+}
+
+#[test]
 fn with_memory_nothing_is_on_the_disk_and_a_node_comes_back_anew() {
     let mut cluster = Cluster::start("memory", &["--durability", "memory"]);
     cluster.write(0..50);
@@ -196,7 +221,9 @@ fn with_memory_nothing_is_on_the_disk_and_a_node_comes_back_anew() {
     cluster.run(1);
     cluster.serves();
     cluster.has(0..50);
-    assert!((0..NODES).all(|n| cluster.kept(n, ".wal") == 0));
+    let refused = ask(cluster.ports[0], &["BGSAVE"]).unwrap();
+    assert!(refused.starts_with("-ERR Nothing to save: durability is memory"), "{refused}");
+    assert!((0..NODES).all(|n| cluster.kept(n, ".wal") + cluster.kept(n, ".snap") == 0));
     assert!(cluster.log(1).contains("durability memory") && cluster.log(1).contains("is let into cluster"));
 }
 

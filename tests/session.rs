@@ -31,6 +31,7 @@ use slotcast::metrics::Metrics;
 use slotcast::session::Session;
 use slotcast::session::clients::Clients;
 use slotcast::session::context::Context;
+use slotcast::session::saves::Saves;
 use slotcast::session::table::resolve;
 use slotcast::session::verdict::Verdict;
 use slotcast::time::Clock;
@@ -97,6 +98,7 @@ impl Runner {
             config: Arc::new(Config::default()),
             clients: Clients::default(),
             metrics: Arc::new(Metrics::default()),
+            saves: Saves::new(START),
             keyspaces: Arc::new(ArcSwap::from_pointee(keyspaces)),
             cluster: view.map(|view| Arc::new(ArcSwap::from_pointee(view))),
         };
@@ -197,6 +199,7 @@ fn verdict_text(verdict: Verdict) -> String {
         Verdict::Replied => String::new(),
         Verdict::Close => "~ close\n".into(),
         Verdict::Tracking => "~ follow the tracking mode\n".into(),
+        Verdict::Saved => "~ wait for the save\n".into(),
         Verdict::Shutdown => "~ shut down\n".into(),
         Verdict::Execute(batch) => format!("~ execute {:?}\n", batch.requests),
         Verdict::Watch(args) => format!("~ watch {args:?}\n"),

@@ -7,6 +7,7 @@
 pub mod cluster;
 pub mod hosted;
 pub mod housekeeping;
+pub mod saving;
 pub mod threads;
 
 use std::io;
@@ -27,6 +28,7 @@ use crate::server::invalidation::Invalidation;
 use crate::server::{SINGLE, Server, listener};
 use crate::session::clients::Clients;
 use crate::session::context::Context;
+use crate::session::saves::Saves;
 use crate::time::Clock;
 
 /// Runs a node until a signal or SHUTDOWN. An error is a failure to start, in words for the operator.
@@ -64,6 +66,7 @@ impl Node {
         }
         info!(port = config.startup.port, "ready to accept connections");
         tokio::spawn(housekeeping::keep(server.clone()));
+        tokio::spawn(saving::save_when_asked(server.clone()));
         let node = Node { server, cluster };
         node.until_stopped().await?;
         if let Some(cluster) = &node.cluster {
@@ -117,6 +120,7 @@ fn server(
         config,
         clients: Clients::default(),
         metrics,
+        saves: Saves::new(clock.now()),
         keyspaces: hosted.keyspaces.clone(),
         cluster: cluster.map(|cluster| cluster.view.clone()),
     };

@@ -51,6 +51,8 @@ pub enum Step {
     Confirm(Arc<Shard>),
     /// WAIT.
     Wait(usize, std::time::Duration),
+    /// SAVE: wait for its end.
+    Saved,
     /// Stop the server.
     Shutdown,
 }
@@ -182,6 +184,7 @@ impl<'a> Dispatch<'a> {
             Ok(Verdict::Execute(batch)) => Step::Execute(batch),
             Ok(Verdict::Watch(keys)) => self.watch(keys.as_args()),
             Ok(Verdict::Wait { replicas, timeout }) => Step::Wait(replicas, timeout),
+            Ok(Verdict::Saved) => Step::Saved,
             Err(error) => self.error(&error),
         }
     }

@@ -62,6 +62,17 @@ impl Connection {
                 Reply::new(&mut self.output, self.session.proto).integer(count as i64);
                 Deferred::Answered { consumed: 0 }
             }
+            Pending::Step(Step::Saved, _) => {
+                match self.server.context.saves.ended().await {
+                    Ok(()) => Reply::new(&mut self.output, self.session.proto).ok(),
+                    Err(why) => {
+                        let error = format!("ERR Not saved: {why}");
+                        self.server.context.metrics.note_error(&error);
+                        Reply::new(&mut self.output, self.session.proto).error(&error);
+                    }
+                }
+                Deferred::Answered { consumed: 0 }
+            }
             Pending::Step(Step::Shutdown, _) => {
                 self.server.shutdown.notify_one();
                 Deferred::Close

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use crate::config::Config;
+use crate::config::setting::Durability;
 use crate::id::{GroupId, NodeId};
 use crate::keyspace::Keyspace;
 use crate::metrics::Metrics;
 use crate::session::clients::Clients;
+use crate::session::saves::Saves;
 use crate::time::{Clock, Millis};
 use crate::topology::view::View;
 
@@ -29,6 +31,8 @@ pub struct Context {
     pub clients: Clients,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// Saving at clients' request.
+    pub saves: Saves,
     /// The keyspaces of the shards with a copy here; in single-node mode one, of shard 1.
     pub keyspaces: Arc<ArcSwap<BTreeMap<GroupId, Arc<Keyspace>>>>,
     /// The cluster as this node sees it; `None` in single-node mode.
@@ -57,6 +61,15 @@ impl Context {
     pub fn memory_share(&self) -> Option<u64> {
         let limit = self.config.live().maxmemory;
         (limit > 0).then(|| limit / self.keyspaces.load().len().max(1) as u64)
+    }
+
+    /// Why this node keeps no keys on disk; `None`: it does.
+    pub fn keeps_nothing(&self) -> Option<&'static str> {
+        match (&self.cluster, self.config.startup.durability) {
+            (None, _) => Some("a single node keeps no keys on disk"),
+            (_, Durability::Memory) => Some("durability is memory, this node keeps no keys on disk"),
+            _ => None,
+        }
     }
 
     /// Whether the node serves this shard as its leader (always, in single-node mode).

@@ -17,13 +17,14 @@ use crate::session::introspection::categories::categories;
 use crate::session::introspection::{details, docs, keys};
 use crate::session::row::{Refused, Row};
 use crate::session::verdict::Verdict;
-use crate::session::{Session, client, cluster, config, connection, info, multi, server};
+use crate::session::{Session, client, cluster, config, connection, info, multi, persistence, server};
 
 /// The families' rows.
 const FAMILIES: &[&[Row]] = &[
     connection::ROWS,
     client::ROWS,
     multi::ROWS,
+    persistence::ROWS,
     cluster::ROWS,
     info::ROWS,
     COMMAND,

@@ -24,6 +24,8 @@ pub enum Verdict {
         /// At most (zero: without limit).
         timeout: std::time::Duration,
     },
+    /// Reply OK once the save that was asked for has ended well.
+    Saved,
     /// Stop the node in order, as SIGTERM does. Nothing is written: Redis answers by closing.
     Shutdown,
 }

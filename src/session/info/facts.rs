@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use crate::config::setting::{Choice, Live};
 use crate::session::context::Context;
 use crate::session::info::vitals::Vitals;
+use crate::session::saves::Status;
 use crate::topology::view::View;
 
 /// See the module. Sizes in bytes.
@@ -39,6 +40,7 @@ pub struct Facts {
     pub evicted: u64,
     pub error_replies: u64,
     pub output_limit_disconnections: u64,
+    pub saves: Status,
     pub errors: Vec<(Box<str>, u64)>,
 }
 
@@ -58,6 +60,7 @@ impl Facts {
             clients: clients.len(),
             tracking_clients: clients.iter().filter(|client| client.profile.lock().tracking).count(),
             replicas: context.view().map_or(0, |view| replicas(&view)),
+            saves: context.saves.status(),
             errors: context.metrics.errors.counts(),
             ..Self::default()
         }

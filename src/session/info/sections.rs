@@ -71,11 +71,19 @@ fn memory(facts: &Facts) -> Vec<(String, String)> {
     }
 }
 
-fn persistence(_: &Facts) -> Vec<(String, String)> {
+/// What is saved at clients' request; the log is no AOF and has no lines here.
+fn persistence(facts: &Facts) -> Vec<(String, String)> {
+    let saves = &facts.saves;
+    let seconds = |millis: Option<u64>| millis.map_or(-1, |millis| (millis / 1000) as i64);
+    let running = saves.since.map(|since| (facts.now_micros / 1000).saturating_sub(since));
     lines! {
         "loading": 0,
         "async_loading": 0,
-        "rdb_bgsave_in_progress": 0,
+        "rdb_bgsave_in_progress": u8::from(running.is_some()),
+        "rdb_last_save_time": saves.succeeded / 1000,
+        "rdb_last_bgsave_status": if saves.failed.is_some() { "err" } else { "ok" },
+        "rdb_last_bgsave_time_sec": seconds(saves.took),
+        "rdb_current_bgsave_time_sec": seconds(running),
         "aof_enabled": 0,
         "aof_rewrite_in_progress": 0,
     }
