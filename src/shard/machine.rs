@@ -222,7 +222,7 @@ mod tests {
 
     use super::*;
     use crate::id::GroupId;
-    use crate::keyspace::locked::Needs;
+    use crate::keyspace::locked::{Lookups, Needs};
     use crate::shard::observer::Observer;
     use crate::time::Clock;
 
@@ -242,6 +242,8 @@ mod tests {
         fn removed(&self, _change: Change, _keys: usize) {}
 
         fn remember(&self, _reader: u64, _key: &[u8]) {}
+
+        fn looked_up(&self, _lookups: Lookups) {}
     }
 
     fn machine() -> (ShardMachine, Arc<Shard>, Arc<Told>) {
