@@ -11,6 +11,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::bus::call::Peer;
 use crate::raft::inside::Inside;
+use crate::raft::saving::Saving;
 use crate::raft::state::{Follower, GroupState};
 use crate::raft::types::TypeConfig;
 
@@ -29,6 +30,7 @@ pub async fn drive(inside: Arc<Inside>) {
     let mut tick = interval(PROGRESS);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let driver = &mut Driver { inside, published: Published::default(), alone: false };
+    let mut saving = Saving::default();
     loop {
         let ticked = tokio::select! {
             biased; // The tick first: changes may never cease.
@@ -54,6 +56,9 @@ pub async fn drive(inside: Arc<Inside>) {
         };
         if let Some(purge) = purge {
             driver.purge(purge).await;
+        }
+        if ticked {
+            saving.look(&driver.inside, now).await;
         }
     }
     driver.inside.end_lease(u64::MAX);

@@ -43,6 +43,7 @@ pub struct Groups {
     bus: Bus,
     members: Arc<Members>,
     sending: Arc<Semaphore>,
+    saving: Arc<Semaphore>,
     durable: Option<Arc<Durable>>,
     begun: Instant,
 }
@@ -70,7 +71,8 @@ impl Groups {
         let directory = members.clone();
         bus.serve(RAFT_SERVICE, Arc::new(move |_from, body| Box::pin(answer(directory.clone(), body))));
         let sending = Arc::new(Semaphore::new(SNAPSHOTS_AT_ONCE));
-        Groups { bus, members, sending, durable, begun: Instant::now() }
+        let saving = Arc::new(Semaphore::new(1));
+        Groups { bus, members, sending, saving, durable, begun: Instant::now() }
     }
 
     /// Starts a member. Its tasks run on the calling runtime; a member that is new to its group does nothing
@@ -120,6 +122,7 @@ impl Groups {
             stopped: AtomicBool::new(false),
             inbox,
             kept,
+            saving: self.saving.clone(),
             runtime: Handle::current(),
             members: self.members.clone(),
             options,

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use openraft::Raft;
 use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Handle;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::time::Instant;
 
 use crate::id::GroupId;
@@ -48,6 +48,8 @@ pub struct Inside {
     pub stopped: AtomicBool,
     pub inbox: Inbox,
     pub kept: Arc<Kept>,
+    /// Leave to write a snapshot because the log has grown; the node's: one at a time.
+    pub saving: Arc<Semaphore>,
     /// The runtime whose thread carries the group.
     pub runtime: Handle,
     /// The directory this member is in.

@@ -51,6 +51,11 @@ impl Kept {
         *self.newest.lock()
     }
 
+    /// Bytes of the newest file; 0: there is none.
+    pub fn newest_bytes(&self) -> u64 {
+        self.dir.as_ref().zip(self.newest()).map_or(0, |(dir, index)| dir.bytes(index))
+    }
+
     /// Begins the file of a snapshot on its way in, where there are files.
     pub fn begin(&self) -> Result<Option<Unfinished>, SnapshotError> {
         self.dir.as_ref().map(SnapshotDir::begin).transpose()

@@ -147,6 +147,11 @@ impl LogStore {
         LogStore { log: Arc::new(Mutex::new(log)), durable: Some((wal, key)) }
     }
 
+    /// The write-ahead log behind it, and its name there.
+    pub fn behind_it(&self) -> Option<(&Wal, Key)> {
+        self.durable.as_ref().map(|(wal, key)| (wal, *key))
+    }
+
     /// Bytes kept.
     pub fn bytes(&self) -> usize {
         self.log.lock().bytes

@@ -24,6 +24,7 @@ mod propose;
 mod queue;
 mod restore;
 mod runtime;
+mod saving;
 mod snapshot_file;
 pub mod state;
 mod state_machine;

@@ -138,6 +138,15 @@ impl SnapshotDir {
         SnapshotError::Unfit(self.path.clone(), error)
     }
 
+    /// Bytes of the file that goes up to `index`; 0: it is gone.
+    pub fn bytes(&self, index: u64) -> u64 {
+        fs::metadata(self.path(index)).map_or(0, |file| file.len())
+    }
+
+    fn path(&self, index: u64) -> PathBuf {
+        self.path.join(format!("{}-{}-{index}.snap", self.group.0, self.member))
+    }
+
     /// The index of the last entry that the newest snapshot covers.
     pub fn newest(&self) -> Result<Option<u64>, SnapshotError> {
         let own = self.files()?.into_iter().filter(|file| file.member == self.member);
@@ -281,8 +290,7 @@ impl Finished {
     /// Gives the file its name and removes the group's others: from here on a restart begins with it.
     pub async fn publish(self) -> Result<(), SnapshotError> {
         blocking(move || {
-            let path =
-                self.dir.path.join(format!("{}-{}-{}.snap", self.dir.group.0, self.dir.member, self.index));
+            let path = self.dir.path(self.index);
             if self.dir.newest()?.is_some_and(|newest| newest > self.index) {
                 return Ok(()); // A newer one came first.
             }

@@ -132,9 +132,9 @@ impl Wal {
         self.shared.writer.lock().ledger.behind(key)
     }
 
-    /// Bytes of log there are.
-    pub fn bytes(&self) -> u64 {
-        self.shared.writer.lock().ledger.bytes()
+    /// Bytes ever written to it, as far as that is known: only differences mean something.
+    pub fn written(&self) -> u64 {
+        self.shared.writer.lock().ledger.written()
     }
 
     /// An entry's body.

@@ -1,5 +1,6 @@
 //! Members whose logs outlast them, on simulated disks.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
@@ -8,18 +9,22 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use slotcast::bus::Bus;
 use slotcast::bus::memory::Network;
+use slotcast::bus::transport::Tcp;
 use slotcast::id::NodeId;
 use slotcast::raft::group::Group;
 use slotcast::raft::groups::{Groups, seed_elections};
 use slotcast::raft::proposal::Outcome;
+use slotcast::wal::disk::Disk;
 use slotcast::wal::record::{Kind, Record};
 use slotcast::wal::recovery::{WalOptions, open};
+use slotcast::wal::segment::number;
 use slotcast::wal::simulated::{Failure, SimulatedDisk};
 use slotcast::wal::trust::{Boot, Sync};
 use tokio::task::JoinHandle;
 
 use crate::cluster::{
-    GROUP, Journal, Node, eventually, host, in_virtual_time, network, numbered, propose, write, write_all,
+    GROUP, Journal, Node, Scratch, becomes, eventually, host, in_virtual_time, network, numbered, propose,
+    write, write_all,
 };
 
 const LOG: usize = 1 << 20;
@@ -258,4 +263,40 @@ fn a_member_of_another_id_begins_empty_and_the_former_one_is_forgotten() {
         disk.kill();
         assert!(!start(24).await.4.contains(&11));
     });
+}
+
+#[tokio::test]
+async fn snapshots_let_the_log_go_and_both_together_bring_everything_back() {
+    const LOG: usize = 256 << 10;
+    let scratch = Scratch::new();
+    let disk = SimulatedDisk::default();
+    let (mut written, mut gone) = (0, 1);
+    for life in 0..3 {
+        let options =
+            WalOptions { disk: Arc::new(disk.clone()), sync: Sync::Background, boot: Some(Boot(1)), draw: 1 };
+        let (wal, flusher, past) = open(options).unwrap();
+        let flusher = tokio::spawn(flusher.run());
+        let bus =
+            Bus::start(NodeId::from_bytes([1; 20]), ([127, 0, 0, 1], 0).into(), Arc::new(Tcp)).await.unwrap();
+        let groups = Groups::durable(bus.clone(), wal, past.members);
+        let node = Node { id: NodeId::from_bytes([1; 20]), bus, groups };
+        let (group, journal) = node.join_in(Some(&scratch.0), 11, LOG).await;
+        let begun_with = journal.0.lock().len();
+        if life == 0 {
+            group.initialize(BTreeMap::from([(11, node.as_member())])).await.unwrap();
+        }
+        becomes(&group, "to lead", |state| state.ready).await;
+        assert_eq!(*journal.0.lock(), (0..written).map(|n| numbered(n, 6000)).collect::<Vec<_>>());
+        assert_eq!((begun_with > 0, group.saved_snapshot().is_some()), (life > 0, life > 0));
+        write_all(&group, (written..written + 1_000).map(|n| numbered(n, 6000))).await;
+        written += 1_000;
+        eventually("a snapshot", || group.saved_snapshot().filter(|index| *index > 0)).await;
+        let oldest = || disk.list().unwrap().iter().filter_map(|name| number(name)).min();
+        eventually("the log to go", || (oldest() > Some(gone)).then_some(())).await;
+        gone = oldest().unwrap();
+        disk.kill();
+        flusher.abort();
+        group.shutdown().await;
+        node.bus.shutdown();
+    }
 }
