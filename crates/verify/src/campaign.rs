@@ -49,7 +49,7 @@ pub async fn run(
 }
 
 async fn one(cluster: &Cluster, probes: &Probes, kinds: &[Kind], rng: &mut SmallRng) -> Result<Past, String> {
-    let faults = draw(kinds, cluster.nodes.len(), rng);
+    let faults = draw(kinds, cluster, rng);
     let delay = rng.random_range(Duration::ZERO..Duration::from_secs(1));
     let leads = cluster.leads().await.unwrap_or_default();
     let led = |index: usize| leads.iter().position(|(_, owner)| cluster.index(*owner) == Some(index));
@@ -85,14 +85,23 @@ async fn one(cluster: &Cluster, probes: &Probes, kinds: &[Kind], rng: &mut Small
     Ok(Past { name, gap })
 }
 
-/// One fault, or two at different nodes. At most one of them ends a process: where keys live in memory, two nodes lost
+/// One fault, or two at different nodes. Where keys live in memory, at most one of them ends a process: two nodes lost
 /// at once are too many.
-fn draw(kinds: &[Kind], nodes: usize, rng: &mut SmallRng) -> Vec<Fault> {
+fn draw(kinds: &[Kind], cluster: &Cluster, rng: &mut SmallRng) -> Vec<Fault> {
     let Some(kind) = kinds.choose(rng).copied() else { return Vec::new() };
+    let nodes = cluster.nodes.len();
     let victim = rng.random_range(0..nodes);
     let mut faults = vec![Fault::draw(kind, victim, rng)];
-    let gentle: Vec<Kind> = kinds.iter().copied().filter(|kind| !kind.ends_a_life()).collect();
-    if let Some(second) = gentle.choose(rng).copied().filter(|_| rng.random_bool(TWICE)) {
+    // The same holds for one that lost power, until it votes again.
+    let loses = cluster.forgets || kind == Kind::Power && cluster.mistrusts;
+    let fits = |other: &Kind| match other {
+        Kind::KillAll => false,
+        Kind::Power => !kind.ends_a_life() || !cluster.mistrusts,
+        other => !(loses && other.ends_a_life()),
+    };
+    let second: Vec<Kind> = kinds.iter().copied().filter(fits).collect();
+    let twice = rng.random_bool(TWICE) && kind != Kind::KillAll;
+    if let Some(second) = second.choose(rng).copied().filter(|_| twice) {
         let other = (victim + rng.random_range(1..nodes)) % nodes;
         faults.push(Fault::draw(second, other, rng));
     }

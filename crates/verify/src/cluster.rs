@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use slotcast_wire::slot::SLOTS;
 use tokio::time::sleep;
 
+use crate::disk::Disk;
 use crate::network::{self, Network};
 use crate::node::{Launch, Node};
 use crate::slots::{self, Lead};
@@ -24,6 +25,8 @@ pub struct Cluster {
     pub network: Option<Network>,
     /// Whether a node that restarts comes back empty, as a new member.
     pub forgets: bool,
+    /// Whether a node that lost power comes back as a new member.
+    pub mistrusts: bool,
     returning: RefCell<Vec<Returning>>,
 }
 
@@ -41,6 +44,7 @@ impl Cluster {
         folder: &Path,
         launch: Launch,
         namespaces: bool,
+        disks: bool,
     ) -> Result<Cluster, String> {
         let network = if namespaces { Some(Network::new(count).await?) } else { None };
         let address = |index: usize| match namespaces {
@@ -54,9 +58,14 @@ impl Cluster {
             let namespace = namespaces.then(|| network::namespace(index));
             Node::new(index + 1, address(index), folder, namespace, launch.clone())
         };
-        let nodes: Vec<Node> = (0..count).map(node).collect();
-        let forgets = launch.forgets();
-        let cluster = Cluster { nodes, network, forgets, returning: RefCell::default() };
+        let mut nodes: Vec<Node> = (0..count).map(node).collect();
+        if disks {
+            for node in &mut nodes {
+                node.disk = Some(Disk::new(&node.dir).await?);
+            }
+        }
+        let (forgets, mistrusts) = (launch.forgets(), !launch.waits_for_disks());
+        let cluster = Cluster { nodes, network, forgets, mistrusts, returning: RefCell::default() };
         for node in &cluster.nodes {
             node.start()
                 .map_err(|error| format!("{} cannot be started: {error}", launch.server.display()))?;
@@ -88,9 +97,9 @@ impl Cluster {
         self.nodes.iter().position(|node| node.address == address)
     }
 
-    /// Starts a node that has ended.
-    pub fn restart(&self, index: usize) -> Result<(), String> {
-        if self.forgets {
+    /// Starts a node that has ended; with or without its machine.
+    pub fn restart(&self, index: usize, lost_power: bool) -> Result<(), String> {
+        if self.forgets || lost_power && self.mistrusts {
             let marks = self.nodes.iter().map(Node::log_mark).collect();
             let mut returning = self.returning.borrow_mut();
             returning.retain(|other| other.node != index);

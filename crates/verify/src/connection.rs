@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use slotcast_wire::args;
@@ -12,6 +13,14 @@ use tokio::time::timeout;
 
 /// A node on the same machine that takes longer is not there.
 const CONNECT: Duration = Duration::from_millis(400);
+
+/// Times that a node sent what nobody had asked for: it must never.
+static UNASKED: AtomicUsize = AtomicUsize::new(0);
+
+/// Times so far that a node sent what nobody had asked for.
+pub fn unasked() -> usize {
+    UNASKED.load(Ordering::Relaxed)
+}
 
 /// Why there is no answer. The connection is of no more use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +49,12 @@ impl Connection {
 
     /// Whether the node has closed it, or said what it wasn't asked.
     pub fn is_stale(&self) -> bool {
-        !matches!(self.stream.try_read(&mut [0; 1]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+        let read = self.stream.try_read(&mut [0; 1]);
+        if !self.received.is_empty() || read.as_ref().is_ok_and(|count| *count > 0) {
+            UNASKED.fetch_add(1, Ordering::Relaxed);
+            return true;
+        }
+        !matches!(read, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
     /// Sends requests at once and waits for a reply to each.

@@ -7,9 +7,19 @@ use rand::Rng;
 use rand::rngs::SmallRng;
 use tokio::time::sleep;
 
+use crate::client::Client;
 use crate::cluster::Cluster;
+use crate::connection::request;
+use crate::disk::fail_syncs;
 use crate::network::Sender;
 use crate::node::STOP;
+
+/// Bytes of a value while a disk is full,
+const FLOOD_BYTES: usize = 200 << 10;
+/// keys that get such values,
+const FLOOD_KEYS: usize = 12;
+/// and how often one does.
+const FLOOD_PACE: Duration = Duration::from_millis(10);
 
 /// Kinds of faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,6 +30,8 @@ pub enum Kind {
     Restart,
     /// SIGTERM, and a restart when it has ended.
     Term,
+    /// SIGKILL to all nodes at once, and a restart of all.
+    KillAll,
     /// SIGSTOP, and SIGCONT after a while: longer than a lease, mostly.
     Stop,
     /// Many short stops: a machine that is far too busy.
@@ -32,19 +44,29 @@ pub enum Kind {
     OneWay,
     /// Packets are lost.
     Loss,
+    /// The machine is off and on again: what was not synced is gone.
+    Power,
+    /// Nothing more fits on the disk.
+    DiskFull,
+    /// The disk does not confirm any more; then the process is started anew.
+    Fsync,
 }
 
 /// All kinds, by name.
-pub const KINDS: [(&str, Kind); 9] = [
+pub const KINDS: [(&str, Kind); 13] = [
     ("kill", Kind::Kill),
     ("restart", Kind::Restart),
     ("term", Kind::Term),
+    ("killall", Kind::KillAll),
     ("stop", Kind::Stop),
     ("stutter", Kind::Stutter),
     ("isolate", Kind::Isolate),
     ("split", Kind::Split),
     ("oneway", Kind::OneWay),
     ("loss", Kind::Loss),
+    ("power", Kind::Power),
+    ("diskfull", Kind::DiskFull),
+    ("fsync", Kind::Fsync),
 ];
 
 impl Kind {
@@ -60,7 +82,17 @@ impl Kind {
 
     /// Whether the node's process ends.
     pub fn ends_a_life(self) -> bool {
-        matches!(self, Kind::Kill | Kind::Restart | Kind::Term)
+        matches!(self, Kind::Kill | Kind::Restart | Kind::Term | Kind::KillAll | Kind::Power | Kind::Fsync)
+    }
+
+    /// Whether it needs disks of the nodes' own.
+    pub fn needs_own_disks(self) -> bool {
+        matches!(self, Kind::Power | Kind::DiskFull | Kind::Fsync)
+    }
+
+    /// Whether it needs nodes that keep their keys when their processes end.
+    pub fn needs_keeping(self) -> bool {
+        self == Kind::KillAll || self.needs_own_disks()
     }
 }
 
@@ -83,7 +115,7 @@ impl Fault {
         let lasts = Duration::from_millis(match kind {
             Kind::Restart => 0,
             Kind::Stop => rng.random_range(150..4_000),
-            Kind::Term => rng.random_range(0..3_000),
+            Kind::Term | Kind::KillAll => rng.random_range(0..3_000),
             Kind::Kill | Kind::Stutter => rng.random_range(500..5_000),
             _ => rng.random_range(500..7_000),
         });
@@ -97,7 +129,7 @@ impl Fault {
             Kind::Kill | Kind::Restart => {
                 node.kill().await;
                 sleep(self.lasts).await;
-                cluster.restart(self.victim)
+                cluster.restart(self.victim, false)
             }
             Kind::Term => {
                 node.signal(Signal::SIGTERM);
@@ -105,7 +137,15 @@ impl Fault {
                     return Err(format!("node {} does not end on SIGTERM", node.number));
                 }
                 sleep(self.lasts).await;
-                cluster.restart(self.victim)
+                cluster.restart(self.victim, false)
+            }
+            Kind::KillAll => {
+                cluster.nodes.iter().for_each(|node| node.signal(Signal::SIGKILL));
+                for node in &cluster.nodes {
+                    node.kill().await;
+                }
+                sleep(self.lasts).await;
+                (0..cluster.nodes.len()).try_for_each(|node| cluster.restart(node, false))
             }
             Kind::Stop => {
                 node.signal(Signal::SIGSTOP);
@@ -126,6 +166,36 @@ impl Fault {
                 Ok(())
             }
             Kind::Isolate | Kind::Split | Kind::OneWay | Kind::Loss => self.disconnect(cluster).await,
+            Kind::Power | Kind::DiskFull | Kind::Fsync => self.break_disk(cluster).await,
+        }
+    }
+
+    async fn break_disk(&self, cluster: &Cluster) -> Result<(), String> {
+        let node = &cluster.nodes[self.victim];
+        let disk = node.disk.as_ref().ok_or("the node has no disk of its own")?;
+        match self.kind {
+            Kind::Power => {
+                node.signal(Signal::SIGSTOP);
+                disk.copy().await?;
+                node.kill().await;
+                disk.back_to_copy().await?;
+                sleep(self.lasts).await;
+                cluster.restart(self.victim, true)
+            }
+            Kind::DiskFull => {
+                disk.fill().await?;
+                tokio::select! {
+                    () = flood(cluster) => {}
+                    () = sleep(self.lasts) => {}
+                }
+                disk.make_room().await
+            }
+            _ => {
+                let pid = node.pid().ok_or("the node does not run")?;
+                fail_syncs(pid, self.lasts).await?;
+                node.kill().await;
+                cluster.restart(self.victim, false)
+            }
         }
     }
 
@@ -164,8 +234,19 @@ impl Fault {
     }
 }
 
+/// Writes so much that what room a node's log has set aside is soon used up. Does not end.
+async fn flood(cluster: &Cluster) {
+    let mut client = Client::new(u16::MAX, cluster.addresses().into(), 0);
+    let value = "x".repeat(FLOOD_BYTES);
+    for key in (0..FLOOD_KEYS).cycle().map(|n| format!("flood:{n}")) {
+        client.call(&key, &[request(&["SET", &key, &value])]).await;
+        sleep(FLOOD_PACE).await;
+    }
+}
+
 impl std::fmt::Display for Fault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} node {}, {:.1} s", self.kind.name(), self.victim + 1, self.lasts.as_secs_f64())
+        let whom = if self.kind == Kind::KillAll { "".into() } else { format!(" node {}", self.victim + 1) };
+        write!(f, "{}{whom}, {:.1} s", self.kind.name(), self.lasts.as_secs_f64())
     }
 }

@@ -6,6 +6,7 @@ mod client;
 mod clock;
 mod cluster;
 mod connection;
+mod disk;
 mod faults;
 mod network;
 mod node;
@@ -65,6 +66,9 @@ struct Flags {
     /// The caller made network and mount namespaces for this: give each node a network of its own.
     #[arg(long)]
     namespaces: bool,
+    /// The caller may mount images: give each node a disk of its own. Needs --namespaces.
+    #[arg(long, requires = "namespaces")]
+    disks: bool,
     /// Nodes.
     #[arg(long, default_value_t = 3)]
     nodes: usize,
@@ -152,6 +156,10 @@ async fn verify(flags: Flags) -> Result<bool, String> {
     findings.lost.extend(lost);
     findings.other.extend(broke_off);
     findings.other.extend(silent.iter().map(|key| format!("nobody answers for {key}")));
+    let unasked = connection::unasked();
+    findings
+        .other
+        .extend((unasked > 0).then(|| format!("{unasked} times a node sent what nobody had asked for")));
     report::print_faults(&past);
     print_summary(&records, &findings);
     if !findings.is_empty() {
@@ -168,11 +176,25 @@ async fn verify(flags: Flags) -> Result<bool, String> {
 fn kinds(flags: &Flags) -> Vec<Kind> {
     let all: Vec<Kind> = KINDS.iter().map(|(_, kind)| *kind).collect();
     let asked = if flags.faults.is_empty() { &all } else { &flags.faults };
-    let (possible, skipped): (Vec<Kind>, Vec<Kind>) =
-        asked.iter().partition(|kind| flags.namespaces || !kind.needs_network());
-    if !skipped.is_empty() {
-        let names: Vec<&str> = skipped.iter().map(|kind| kind.name()).collect();
-        println!("skipped, as the nodes have no network of their own: {}", names.join(", "));
+    let keeps = flags.durability.as_deref() != Some("memory");
+    let mut possible = asked.clone();
+    let skip = |kinds: Vec<Kind>, why: &str| {
+        if !kinds.is_empty() {
+            let names: Vec<&str> = kinds.into_iter().map(Kind::name).collect();
+            println!("skipped, as {why}: {}", names.join(", "));
+        }
+    };
+    if !flags.namespaces {
+        let cuts = possible.extract_if(.., |kind| kind.needs_network()).collect();
+        skip(cuts, "the nodes have no network of their own");
+    }
+    if !flags.disks {
+        let broken = possible.extract_if(.., |kind| kind.needs_own_disks()).collect();
+        skip(broken, "the nodes have no disks of their own");
+    }
+    if !keeps {
+        let losses = possible.extract_if(.., |kind| kind.needs_keeping()).collect();
+        skip(losses, "the nodes keep their keys in memory only");
     }
     possible
 }
@@ -188,7 +210,7 @@ async fn cluster(flags: &Flags) -> Result<Cluster, String> {
         common.extend(["--durability".to_owned(), durability.clone()]);
     }
     let launch = Launch { server: flags.server.clone(), flags: common };
-    Cluster::start(flags.nodes, flags.port, &flags.dir, launch, flags.namespaces).await
+    Cluster::start(flags.nodes, flags.port, &flags.dir, launch, flags.namespaces, flags.disks).await
 }
 
 fn is_empty(folder: &Path) -> bool {

@@ -12,8 +12,12 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::time::sleep;
 
+use crate::disk::Disk;
+
 /// A node that has not ended so long after SIGTERM hangs.
 pub const STOP: Duration = Duration::from_secs(20);
+/// Where the kernel tells the id of the machine's boot.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// Between two looks at a process.
 const POLL: Duration = Duration::from_millis(5);
 
@@ -29,8 +33,17 @@ pub struct Launch {
 impl Launch {
     /// Whether a node's keys are gone when its process ends.
     pub fn forgets(&self) -> bool {
-        let durability = self.flags.windows(2).find(|pair| pair[0] == "--durability");
-        durability.is_none_or(|pair| pair[1] == "memory")
+        self.durability() == Some("memory")
+    }
+
+    /// Whether all that was acknowledged is on disks.
+    pub fn waits_for_disks(&self) -> bool {
+        self.durability() == Some("quorum-fsync")
+    }
+
+    fn durability(&self) -> Option<&str> {
+        let pair = self.flags.windows(2).find(|pair| pair[0] == "--durability")?;
+        Some(&pair[1])
     }
 }
 
@@ -45,7 +58,9 @@ pub struct Node {
     /// What it logs.
     pub log: PathBuf,
     /// The network namespace it lives in, if any.
-    pub namespace: Option<String>,
+    namespace: Option<String>,
+    /// The disk that its directory is on, if it has one of its own.
+    pub disk: Option<Disk>,
     launch: Launch,
     child: RefCell<Option<Child>>,
 }
@@ -61,7 +76,7 @@ impl Node {
     ) -> Node {
         let dir = folder.join(format!("node{number}"));
         let log = folder.join(format!("node{number}.log"));
-        Node { number, address, dir, log, namespace, launch, child: RefCell::new(None) }
+        Node { number, address, dir, log, namespace, disk: None, launch, child: RefCell::new(None) }
     }
 
     /// Starts it.
@@ -72,7 +87,13 @@ impl Node {
             Some(namespace) => {
                 // `ip netns exec` becomes the server: its process is the one to signal.
                 let mut command = Command::new("ip");
-                command.args(["netns", "exec", namespace]).arg(&self.launch.server);
+                command.args(["netns", "exec", namespace]);
+                if let Some(disk) = &self.disk {
+                    let boot = disk.boot.display();
+                    let line = format!("mount --bind {boot} {BOOT_ID} && exec \"$@\"");
+                    command.args(["sh", "-c", &line, "sh"]);
+                }
+                command.arg(&self.launch.server);
                 command
             }
             None => Command::new(&self.launch.server),
@@ -100,6 +121,11 @@ impl Node {
         if let Some(child) = self.child.borrow().as_ref() {
             let _ = kill(Pid::from_raw(child.id() as i32), signal);
         }
+    }
+
+    /// The process, if it has one.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.borrow().as_ref().map(Child::id)
     }
 
     /// SIGKILL, and waits for the end.
