@@ -33,9 +33,9 @@ const JOIN_TIMEOUT: Duration = Duration::from_secs(3);
 const MOST_ASKED: usize = 16;
 /// Passes within a second after a leader died, unless there is no quorum.
 const NO_LEADER: &str = "the cluster there is has no leader now";
-/// For the operator, when it does not pass: with logs in memory, the one state that does not heal by itself.
-const NO_QUORUM: &str = "; if most of its nodes have lost their memory at once, it cannot come back: \
-    restart the nodes that still belong to it as well";
+/// For the operator, when it does not pass: the one state that does not heal by itself.
+const NO_QUORUM: &str = "; if most of its nodes have lost their logs at once, it cannot come back: \
+    remove dir on the nodes that still belong to it as well, and all begin anew, empty";
 /// Looks at things that no watch tells.
 const GLANCE: Duration = Duration::from_millis(100);
 

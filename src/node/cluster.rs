@@ -95,6 +95,9 @@ impl Cluster {
         let mut tasks = JoinSet::new();
         let follower = outlook.clone();
         tasks.spawn(async move { follower.follow().await });
+        if let Some(wal) = groups.wal() {
+            tasks.spawn(upkeep::watch_disk(wal.condition(), groups.clone(), standing.clone()));
+        }
         tasks.spawn(live(standing.clone(), founding(&options, announced), shards));
         Ok(Cluster { standing, groups, outlook, opened, tasks: Mutex::new(tasks) })
     }

@@ -69,6 +69,9 @@ impl Inside {
     pub async fn answer(&self, message: Message) -> Bytes {
         let answer = match self.stopped.load(Ordering::Acquire) {
             true => Answer::Refused("the member has stopped".into()),
+            false if matches!(message, Message::Transfer(_)) && !self.log.takes_entries() => {
+                Answer::Refused("this node cannot lead: its disk takes nothing".into())
+            }
             // Without tokio's budget: a message must reach openraft's queue at the first poll, so that those of
             // one stream keep their order.
             false => tokio::task::unconstrained(self.inbox.answer(&self.raft, message)).await,

@@ -26,6 +26,7 @@ use crate::raft::types::{Entry, LogId, TypeConfig, Vote};
 use crate::wal::Key;
 use crate::wal::log::Wal;
 use crate::wal::record::{Kind, Record};
+use crate::wal::writer::Condition;
 
 /// Bytes of entries read for one append request, about; one entry may be longer.
 pub const READ_BYTES: usize = 1 << 20;
@@ -145,6 +146,11 @@ impl LogStore {
     /// That goes on after `log`, and is kept in the write-ahead log under a name.
     pub fn durable(log: Log, wal: Wal, key: Key) -> LogStore {
         LogStore { log: Arc::new(Mutex::new(log)), durable: Some((wal, key)) }
+    }
+
+    /// Whether what is appended gets to the write-ahead log, and not only into the queue before it.
+    pub fn takes_entries(&self) -> bool {
+        self.durable.as_ref().is_none_or(|(wal, _)| *wal.condition().borrow() == Condition::Good)
     }
 
     /// The write-ahead log behind it, and its name there.

@@ -43,7 +43,7 @@ pub struct Node {
     pub port: u16,
     /// Where other nodes reach it (`ip:port`).
     pub bus: std::net::SocketAddr,
-    /// Drawn at each start of the process: a new one means that what it held in memory is gone.
+    /// Drawn when a node begins anew: another one means that what it held is gone.
     pub incarnation: u64,
 }
 

@@ -14,7 +14,7 @@ use crate::wal::disk::Disk;
 use crate::wal::record::{Kind, Record};
 use crate::wal::scan::Located;
 use crate::wal::segment::name;
-use crate::wal::writer::{Condition, Done, Writer};
+use crate::wal::writer::{BALLAST, BALLAST_BYTES, Condition, Done, Writer};
 use crate::wal::{Key, NODE};
 
 /// The disk has what was written at most so long ago.
@@ -176,8 +176,10 @@ impl Shared {
     /// Waits for the disk on behalf of everybody who has something written. Blocks.
     fn flush(&self) {
         let (flush, told) = {
+            let lacks_ballast = self.writer.lock().lacks_ballast();
+            let room = !lacks_ballast || self.take_ballast();
             let mut writer = self.writer.lock();
-            let told = writer.retry();
+            let told = if room { writer.retry() } else { Vec::new() };
             (writer.unflushed(), told)
         };
         told.into_iter().for_each(|(done, result)| done(result));
@@ -196,6 +198,21 @@ impl Shared {
         drop(writer);
         let failed = failed.unwrap_or_default();
         waiting.into_iter().for_each(|done| done(Err(io::Error::other(failed.clone()))));
+    }
+
+    /// `false`: there is no room for it.
+    fn take_ballast(&self) -> bool {
+        match zeroed(&*self.disk, BALLAST, BALLAST_BYTES) {
+            Ok(_) => {
+                self.writer.lock().ballasted();
+                true
+            }
+            Err(_) => {
+                // What of it was written goes again, if it can.
+                let _ = self.disk.remove(BALLAST);
+                false
+            }
+        }
     }
 
     fn tidy_up(&self) {

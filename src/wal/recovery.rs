@@ -10,7 +10,7 @@ use crate::wal::log::{Flusher, Wal};
 use crate::wal::scan::{Found, Scan};
 use crate::wal::segment::{Header, name, number};
 use crate::wal::trust::{Boot, Sync, trust};
-use crate::wal::writer::{UNFINISHED, Writer};
+use crate::wal::writer::{BALLAST, UNFINISHED, Writer};
 
 /// While this file is there, the log counts as gone: its removal was begun.
 const GONE: &str = "gone";
@@ -73,7 +73,8 @@ pub fn remove(disk: &dyn Disk) -> io::Result<()> {
     }
     disk.create(GONE)?.sync()?;
     disk.sync_names()?;
-    for name in disk.list()?.iter().filter(|name| number(name).is_some() || name.ends_with(UNFINISHED)) {
+    let own = |name: &&String| number(name).is_some() || name.ends_with(UNFINISHED) || *name == BALLAST;
+    for name in disk.list()?.iter().filter(own) {
         disk.remove(name)?;
     }
     disk.sync_names()?;
@@ -264,14 +265,15 @@ mod tests {
         let (wal, flusher, _) = start(&disk, Sync::Background, 1).unwrap();
         let heard = Heard::default();
         wal.append([append(0, b"a")], heard.done(0));
+        flusher.turn();
         disk.limit(Some(disk.used() + 10));
         wal.append([append(1, b"b")], heard.done(1));
         wal.append_durably([vote(2)], heard.done(2));
         flusher.turn();
-        assert_eq!((heard.good(), wal.condition().borrow().clone()), (vec![0], Condition::Full));
+        assert_eq!((heard.good(), wal.condition().borrow().clone()), (vec![0, 2], Condition::Full));
         disk.limit(None);
         flusher.turn();
-        assert_eq!((heard.good(), wal.condition().borrow().clone()), (vec![0, 1, 2], Condition::Good));
+        assert_eq!((heard.good(), wal.condition().borrow().clone()), (vec![0, 2, 1], Condition::Good));
         disk.kill();
         let past = start(&disk, Sync::Background, 1).unwrap().2;
         assert_eq!((indexes(&past, A), past.members[&A].vote), (vec![0, 1], Some((2, 11, false))));

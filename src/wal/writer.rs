@@ -21,6 +21,12 @@ pub const MOST_HELD: usize = 64 << 20;
 /// The encoding buffer is let go of when one turn made it longer than this.
 const KEPT_BUFFER: usize = 4 << 20;
 
+/// A file that is removed when the disk is full, so that votes, which are small, still find room: a node that could not
+/// vote would hang, and could not even hand its leaderships over.
+pub const BALLAST: &str = "ballast";
+/// Its bytes.
+pub const BALLAST_BYTES: u64 = 256 << 10;
+
 /// Suffix of a segment that is being prepared.
 pub const UNFINISHED: &str = ".new";
 
@@ -77,6 +83,8 @@ pub struct Writer {
     said: Position,
     held: VecDeque<Held>,
     held_bytes: usize,
+    /// Whether there is a file that can be thrown overboard.
+    ballast: bool,
     /// The next segment, zeroed, and its size.
     prepared: Option<(Arc<dyn DiskFile>, u64)>,
     failed: Option<String>,
@@ -129,6 +137,7 @@ impl Writer {
             said: start,
             held: VecDeque::new(),
             held_bytes: 0,
+            ballast: false,
             prepared: None,
             failed: None,
         };
@@ -255,10 +264,17 @@ impl Writer {
 
     /// Writes the buffer, or holds it back.
     fn write(&mut self, done: Done, durable: bool) -> Option<(Done, io::Result<()>)> {
-        let written = match self.held.is_empty() {
+        // What must be on the disk before its owner goes on (votes) may overtake entries, which nobody counts on yet.
+        let written = match self.held.is_empty() || durable && !self.ballast {
             true => self.file.write_at(self.at, &self.buffer),
             false => Err(io::ErrorKind::StorageFull.into()),
         };
+        if self.ballast && written.as_ref().is_err_and(is_full) {
+            self.ballast = self.disk.remove(BALLAST).is_err();
+            if durable {
+                return self.write(done, durable);
+            }
+        }
         let length = self.buffer.len();
         let told = match written {
             Ok(()) => {
@@ -292,6 +308,16 @@ impl Writer {
         self.waiting.push(done);
         self.failed = Some(error.to_string());
         None
+    }
+
+    /// Whether the ballast is overboard, or was never there: before entries are written it must be.
+    pub fn lacks_ballast(&self) -> bool {
+        !self.ballast && self.failed.is_none()
+    }
+
+    /// It is there now.
+    pub fn ballasted(&mut self) {
+        self.ballast = true;
     }
 
     /// Writes what was held back, as far as there is room; who is to be told of it.

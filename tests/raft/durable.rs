@@ -300,3 +300,72 @@ async fn snapshots_let_the_log_go_and_both_together_bring_everything_back() {
         node.bus.shutdown();
     }
 }
+
+#[test]
+fn a_leader_with_a_full_disk_loses_nothing_and_goes_on_when_there_is_room() {
+    in_virtual_time(async {
+        let mut machines = Machines::start(7, Sync::Background).await;
+        machines.write(payloads(0..50).into_iter()).await;
+        let full = machines.leader().await;
+        machines.disks[full].limit(Some(machines.disks[full].used()));
+        // A majority has room: what is acknowledged is on the two others.
+        machines.write(payloads(50..100).into_iter()).await;
+        let group = machines.life(full).group.clone();
+        let heir = (11..14).find(|member| *member != group.member()).unwrap();
+        group.transfer_leader(heir).await.unwrap();
+        let leader = machines.leader().await;
+        assert_ne!(leader, full);
+        machines.write(payloads(100..150).into_iter()).await;
+        let refused = machines.life(leader).group.transfer_leader(group.member()).await;
+        assert!(refused.is_err(), "it cannot lead");
+        machines.disks[full].limit(None);
+        machines.leader().await;
+        machines.all_have(&payloads(0..150)).await;
+        for n in 0..3 {
+            machines.kill(n).await;
+        }
+        machines.start_all().await;
+        machines.all_have(&payloads(0..150)).await;
+    });
+}
+
+#[test]
+fn with_all_disks_full_nothing_is_acknowledged_until_there_is_room() {
+    in_virtual_time(async {
+        let machines = Machines::start(8, Sync::Background).await;
+        machines.write(payloads(0..50).into_iter()).await;
+        let group = machines.life(machines.leader().await).group.clone();
+        machines.disks.iter().for_each(|disk| disk.limit(Some(disk.used())));
+        let mut waiting = propose(&group, payloads(50..51).remove(0));
+        let early = tokio::time::timeout(std::time::Duration::from_secs(3), &mut waiting).await;
+        assert!(!matches!(early, Ok(Ok(Outcome::Applied { .. }))), "nobody has it on a disk");
+        machines.disks.iter().for_each(|disk| disk.limit(None));
+        let leader = machines.leader().await;
+        eventually("writes again", || machines.life(leader).group.state().borrow().ready.then_some(())).await;
+        assert!(matches!(write(&machines.life(leader).group, "after").await, Outcome::Applied { .. }));
+        assert!(machines.lives.iter().flatten().all(|life| life.group.state().borrow().failed.is_none()));
+    });
+}
+
+#[test]
+fn after_a_failed_fsync_the_member_fails_and_the_others_go_on() {
+    in_virtual_time(async {
+        let machines = Machines::start(9, Sync::Always).await;
+        machines.write(payloads(0..50).into_iter()).await;
+        let bad = machines.leader().await;
+        let at = machines.disks[bad].operations() + 1;
+        machines.disks[bad].fail(Some(Failure {
+            at,
+            for_ever: true,
+            kind: io::ErrorKind::Other,
+            half: true,
+        }));
+        let _ = propose(&machines.life(bad).group, Bytes::from_static(b"perhaps")).await;
+        becomes(&machines.life(bad).group, "to fail", |state| state.failed.is_some()).await;
+        let leader = eventually("another leader", || {
+            (0..3).find(|n| *n != bad && machines.life(*n).group.state().borrow().ready)
+        })
+        .await;
+        assert!(matches!(write(&machines.life(leader).group, "after").await, Outcome::Applied { .. }));
+    });
+}

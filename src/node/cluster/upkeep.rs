@@ -4,21 +4,26 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use crate::id::{GroupId, MemberId, NodeId};
 use crate::meta::proposer::propose;
 use crate::meta::standing::Standing;
 use crate::raft::group::Group;
+use crate::raft::groups::Groups;
 use crate::raft::membership::{HomeWatch, Situation, Step, Wanted};
 use crate::raft::state::{GroupError, GroupState, Member};
 use crate::topology::change::Change;
 use crate::topology::{Leadership, Topology};
+use crate::wal::writer::Condition;
 
 /// At most one look at a group in this time, however often its figures change.
 const PACE: Duration = Duration::from_millis(50);
 /// At least one look in this time while leading: members fall silent and homes become steady by time alone.
 const TICK: Duration = Duration::from_millis(250);
+/// While the disk is full leaderships are handed over so often.
+const FULL_PACE: Duration = Duration::from_secs(1);
 /// After a step that failed, or a change that is not visible yet.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -137,7 +142,7 @@ fn leading_term(state: &GroupState) -> Option<u64> {
 pub async fn hand_over(groups: &[Group], standing: &Standing, limit: Duration) {
     let hand_over = async |group: &Group| {
         let Some((heir, node)) = heir(group, standing) else { return };
-        tracing::info!("{}: leadership goes to {}, as this node stops", group.id(), node.short());
+        tracing::info!("{}: leadership goes to {}, as this node cannot keep it", group.id(), node.short());
         if let Err(error) = group.transfer_leader(heir).await {
             tracing::warn!("{}: the leadership was not handed over: {error}", group.id());
         }
@@ -145,6 +150,44 @@ pub async fn hand_over(groups: &[Group], standing: &Standing, limit: Duration) {
     let all = futures::future::join_all(groups.iter().map(hand_over));
     if tokio::time::timeout(limit, all).await.is_err() {
         tracing::warn!("not all leaderships were handed over within {limit:?}");
+    }
+}
+
+/// Tells how the log's disk is, and leads nothing while it takes nothing: what this node cannot write itself it must
+/// not promise to others, and what waits for room is bounded.
+pub async fn watch_disk(mut condition: watch::Receiver<Condition>, groups: Groups, standing: Arc<Standing>) {
+    let mut full = false;
+    loop {
+        let now = condition.borrow_and_update().clone();
+        match now {
+            Condition::Full => {
+                if !full {
+                    tracing::error!(
+                        "the disk below dir is full: this node acknowledges nothing more and leads nothing until \
+                         there is room; it then goes on by itself"
+                    );
+                }
+                full = true;
+                hand_over(&groups.all(), &standing, FULL_PACE).await;
+            }
+            Condition::Good if full => {
+                full = false;
+                tracing::info!("the disk below dir has room again: this node goes on");
+            }
+            Condition::Good => {}
+            Condition::Failed(why) => {
+                tracing::error!(
+                    "the disk below dir has failed ({why}): nothing more is acknowledged, this node's copies stop. \
+                     See to the disk, then start the node again: it begins anew and gets its copies from the others"
+                );
+                return;
+            }
+        }
+        tokio::select! {
+            changed = condition.changed() => if changed.is_err() { return },
+            // A leadership that could not be handed over yet, or came here meanwhile.
+            () = sleep(FULL_PACE), if full => {}
+        }
     }
 }
 
