@@ -2,11 +2,12 @@
 
 import contextlib
 import os
+import threading
 import time
 from dataclasses import dataclass, field
 
 from clusters import SlotcastCluster, wait_until
-from measure import Case, Load, Spread, interleaved, median_of, ratio
+from measure import Case, Load, Spread, interleaved, median_of, ratio, sample
 from resp import fields
 from servers import Server, rss_bytes
 
@@ -17,6 +18,8 @@ CPU_GOALS = {1: 0.85, 16: 0.30, 64: 0.25}
 MEMORY_KEYS = 2_000_000
 MEMORY_GOAL = 0.75
 RSS_SETTLE_S = 2.0
+SNAPSHOT_KEYS = 2_000_000
+SNAPSHOT_GOAL = 2.0
 
 
 @dataclass
@@ -149,9 +152,12 @@ class ThreeNodes:
     name = "slotcast x 3"
 
     def __init__(self, stack):
-        cluster = stack.enter_context(SlotcastCluster())
+        self.cluster = cluster = stack.enter_context(SlotcastCluster())
         self.port = cluster.port(1)
         self.pids = [int(fields(cluster.ask(node, "INFO", "server"))["process_id"]) for node in (1, 2, 3)]
+
+    def is_saving(self, node):
+        return fields(self.cluster.ask(node, "INFO", "persistence"))["rdb_bgsave_in_progress"] == "1"
 
 
 def cluster(setup):
@@ -170,4 +176,52 @@ def cluster(setup):
             yield rows_of(f"replicated {case.name}", samples, (f"throughput / {targets[1].name}", ">=", 1.0))
 
 
-SECTIONS = {"single": single, "memory": memory, "cores": cores, "cluster": cluster}
+class Saving:
+    """The same cluster, in which one node after the other writes its copies to disk for as long as this is a context."""
+
+    name = "while saving"
+
+    def __init__(self, nodes):
+        self.nodes, self.port, self.pids, self.saves, self.over = nodes, nodes.port, nodes.pids, 0, False
+
+    def __enter__(self):
+        self.over = False
+        self.thread = threading.Thread(target=self.save)
+        self.thread.start()
+
+    def __exit__(self, *_):
+        self.over = True
+        self.thread.join()
+
+    def save(self):
+        while not self.over:
+            node = self.saves % 3 + 1
+            self.nodes.cluster.ask(node, "BGSAVE")
+            self.saves += 1
+            while self.nodes.is_saving(node):
+                time.sleep(0.02)
+
+
+def snapshot(setup):
+    """Replicated SET while a node writes snapshots of 2 M keys: the latency against that without."""
+    case = Case("set", 64, 1)
+    if not setup.wanted("snapshot", case.name):
+        return
+    load = Load(setup.load_binary, range(os.cpu_count()))
+    with contextlib.ExitStack() as stack:
+        quiet = ThreeNodes(stack)
+        saving = Saving(quiet)
+        quiet.name = "without"
+        setup.say(f"filling {SNAPSHOT_KEYS:,} keys")
+        load.fill(quiet.port, SNAPSHOT_KEYS, 64, cluster=True)
+        samples = {saving.name: [], quiet.name: []}
+        for _ in range(setup.rounds):
+            samples[quiet.name].append(sample(load, quiet, case, SNAPSHOT_KEYS, setup.seconds, cluster=True))
+            with saving:
+                samples[saving.name].append(sample(load, saving, case, SNAPSHOT_KEYS, setup.seconds, cluster=True))
+        row = rows_of(f"{case.name}, snapshots", samples, (f"p99_us / {quiet.name}", "<=", SNAPSHOT_GOAL))
+        row.notes.append(f"{saving.saves} BGSAVEs")
+        yield row
+
+
+SECTIONS = {"single": single, "memory": memory, "cores": cores, "cluster": cluster, "snapshot": snapshot}

@@ -23,10 +23,15 @@ const MAX_SNAPSHOT: usize = 64 << 30;
 /// A snapshot whose chunks stop coming for so long is forgotten.
 const STALE: Duration = Duration::from_secs(30);
 
+/// After the disk could not take a snapshot others are refused for so long, before a byte of them is taken.
+const DISK_PAUSE: Duration = Duration::from_secs(5);
+
 /// A member's inbox.
 pub struct Inbox {
     /// A snapshot on its way in: one at a time, a new one replaces it.
     incoming: Mutex<Option<Incoming>>,
+    /// Since when, and why, the disk cannot take one.
+    disk: Mutex<Option<(Instant, String)>>,
     stager: Stager,
     kept: Arc<Kept>,
 }
@@ -49,7 +54,7 @@ type IncomingFile = Arc<tokio::sync::Mutex<Option<Unfinished>>>;
 impl Inbox {
     /// An empty one.
     pub fn new(stager: Stager, kept: Arc<Kept>) -> Inbox {
-        Inbox { incoming: Mutex::default(), stager, kept }
+        Inbox { incoming: Mutex::default(), disk: Mutex::default(), stager, kept }
     }
 
     /// Answers a message.
@@ -69,7 +74,7 @@ impl Inbox {
                 self.take_chunk(transfer, number, chunk).await.map(|()| Answer::Accepted)
             }
             Message::SnapshotEnd { transfer, chunks, vote, meta } => match self.complete(transfer, chunks) {
-                Ok(complete) => install(raft, vote, meta, complete).await,
+                Ok(complete) => self.install(raft, vote, meta, complete).await,
                 Err(error) => Err(error),
             },
         };
@@ -83,7 +88,10 @@ impl Inbox {
 
     async fn take_chunk(&self, transfer: (MemberId, u64), number: u32, chunk: Bytes) -> Result<(), String> {
         match self.stage_chunk(transfer, number, &chunk)? {
-            Some(file) => write(&file, chunk).await.map_err(|error| error.to_string()),
+            Some(file) => write(&file, chunk).await.map_err(|error| {
+                self.incoming.lock().take_if(|snapshot| snapshot.transfer == transfer);
+                self.note_disk(&error)
+            }),
             None => Ok(()),
         }
     }
@@ -122,7 +130,12 @@ impl Inbox {
     }
 
     fn begin(&self, transfer: (MemberId, u64)) -> Result<Incoming, String> {
-        let file = self.kept.begin().map_err(|error| error.to_string())?;
+        if let Some((since, why)) = &*self.disk.lock()
+            && since.elapsed() < DISK_PAUSE
+        {
+            return Err(why.clone());
+        }
+        let file = self.kept.begin().map_err(|error| self.note_disk(&error))?;
         Ok(Incoming {
             transfer,
             last_chunk: Instant::now(),
@@ -138,6 +151,37 @@ impl Inbox {
         let complete = self.incoming.lock().take_if(whole);
         complete.ok_or_else(|| "the end of a snapshot whose chunks are not all here".into())
     }
+
+    async fn install(
+        &self,
+        raft: &Raft<TypeConfig, Adapter>,
+        vote: Vote,
+        meta: SnapshotMeta,
+        complete: Incoming,
+    ) -> Result<Answer, String> {
+        let file = match &complete.file {
+            Some(file) => Some(self.finish(file, &meta).await?),
+            None => None,
+        };
+        let bytes = complete.bytes;
+        tracing::info!(bytes, upto = ?meta.last_log_id.map(|id| id.index), "installing a snapshot");
+        let snapshot = RaftSnapshot { meta, snapshot: SnapshotBody::Received(complete.staged, file) };
+        let installed: Result<_, Fatal<TypeConfig>> = raft.install_full_snapshot(vote, snapshot).await;
+        installed.map(|response| Answer::Installed(response.vote)).map_err(|error| error.to_string())
+    }
+
+    /// The file with its end, synced.
+    async fn finish(&self, file: &IncomingFile, meta: &SnapshotMeta) -> Result<Finished, String> {
+        let file = file.lock().await.take().ok_or("the snapshot's file could not be written")?;
+        file.finish(meta.clone()).await.map_err(|error| self.note_disk(&error))
+    }
+
+    fn note_disk(&self, error: &SnapshotError) -> String {
+        let why = error.to_string();
+        tracing::error!("a snapshot from another member cannot be kept, and so not be taken: {why}");
+        *self.disk.lock() = Some((Instant::now(), why.clone()));
+        why
+    }
 }
 
 fn stopped(error: RaftError<TypeConfig>) -> String {
@@ -152,35 +196,14 @@ async fn write(file: &IncomingFile, chunk: Bytes) -> Result<(), SnapshotError> {
     Ok(())
 }
 
-/// The file with its end, synced.
-async fn finish(file: &IncomingFile, meta: &SnapshotMeta) -> Result<Finished, String> {
-    let file = file.lock().await.take().ok_or("the snapshot's file could not be written")?;
-    file.finish(meta.clone()).await.map_err(|error| error.to_string())
-}
-
-async fn install(
-    raft: &Raft<TypeConfig, Adapter>,
-    vote: Vote,
-    meta: SnapshotMeta,
-    complete: Incoming,
-) -> Result<Answer, String> {
-    let file = match &complete.file {
-        Some(file) => Some(finish(file, &meta).await?),
-        None => None,
-    };
-    let bytes = complete.bytes;
-    tracing::info!(bytes, upto = ?meta.last_log_id.map(|id| id.index), "installing a snapshot");
-    let snapshot = RaftSnapshot { meta, snapshot: SnapshotBody::Received(complete.staged, file) };
-    let installed: Result<_, Fatal<TypeConfig>> = raft.install_full_snapshot(vote, snapshot).await;
-    installed.map(|response| Answer::Installed(response.vote)).map_err(|error| error.to_string())
-}
-
 #[cfg(test)]
 mod tests {
     use tokio::sync::Semaphore;
 
     use super::*;
+    use crate::id::GroupId;
     use crate::raft::machine::gathering;
+    use crate::raft::snapshot_file::SnapshotDir;
 
     type Seen = Arc<Mutex<Vec<Bytes>>>;
 
@@ -229,6 +252,20 @@ mod tests {
         assert!(inbox.incoming.lock().is_some());
         inbox.forget_stale(Instant::now() + STALE * 2);
         assert!(inbox.incoming.lock().is_none());
+    }
+
+    #[test]
+    fn while_the_disk_cannot_take_one_none_is_begun() {
+        let (mut inbox, _) = inbox();
+        let nowhere = std::env::current_exe().unwrap(); // A file, so no directory can be made below it.
+        let dir = SnapshotDir::new(&nowhere, GroupId(1), 1);
+        inbox.kept = Arc::new(Kept::new(Some(dir), Arc::new(Semaphore::new(1))));
+        let why = take(&inbox, (1, 1), 0, "a").unwrap_err();
+        assert!(why.contains("snapshots"), "{why}");
+        inbox.kept = Arc::new(Kept::new(None, Arc::new(Semaphore::new(1))));
+        assert_eq!(take(&inbox, (1, 2), 0, "a"), Err(why));
+        *inbox.disk.lock() = None;
+        take(&inbox, (1, 3), 0, "a").unwrap();
     }
 
     #[test]
