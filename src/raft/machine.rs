@@ -10,10 +10,6 @@ use bytes::Bytes;
 /// Bytes in one snapshot chunk, at most; a machine cuts its snapshot into pieces of this size or less.
 pub const MAX_SNAPSHOT_CHUNK: usize = 1 << 20;
 
-/// Between two chunks of a cut. A cut is pulled on the raft thread, which carries heartbeats and applies entries: so
-/// it is pulled in short slices with the thread free for longer than each, at most so many chunks a second.
-pub const SLICE_PAUSE: Duration = Duration::from_millis(1);
-
 /// What the proposing node hands to its own apply beside the bytes; never serialised.
 pub type Local = Arc<dyn Any + Send + Sync>;
 
@@ -51,9 +47,10 @@ pub trait Staged: Send {
     fn install(self: Box<Self>) -> Result<(), InstallError>;
 }
 
-/// The next chunk of a cut, after a pause.
-pub async fn pull(cut: &mut Cut) -> Option<Result<Bytes, CutLost>> {
-    tokio::time::sleep(SLICE_PAUSE).await;
+/// The next chunk of a cut, after a pause of some milliseconds. A cut is pulled on the raft thread, which carries
+/// heartbeats and applies entries: so it is pulled in short slices, and the thread is free for longer than each takes.
+pub async fn pull(cut: &mut Cut, pause: Duration) -> Option<Result<Bytes, CutLost>> {
+    tokio::time::sleep(pause).await;
     cut.next()
 }
 

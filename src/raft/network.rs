@@ -33,6 +33,8 @@ use crate::raft::wire::{Answer, Message};
 
 /// Snapshot chunks under way to one follower.
 const SNAPSHOT_WINDOW: usize = 4;
+/// Between two of them: some 100 MB a second at most.
+const CHUNK_PAUSE: Duration = Duration::from_millis(1);
 /// Time to take a snapshot chunk.
 const CHUNK_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time to install a snapshot once all is there.
@@ -180,7 +182,7 @@ impl Client {
             let bytes = timeout(CHUNK_TIMEOUT, answer).await.map_err(|error| AnyError::new(&error))?;
             understood(bytes.map_err(|error| AnyError::new(&error))?)
         };
-        while let Some(chunk) = pull(&mut cut).await {
+        while let Some(chunk) = pull(&mut cut, CHUNK_PAUSE).await {
             let chunk = chunk.map_err(|error| AnyError::new(&error))?;
             if under_way.len() >= SNAPSHOT_WINDOW
                 && let Some(answer) = under_way.pop_front()

@@ -1,10 +1,22 @@
 //! Snapshots: to disk and back, and from one member to another while writes go on.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
+use slotcast::id::MemberId;
+use slotcast::keyspace::effect::{Change, Effect};
+use slotcast::keyspace::locked::Lookups;
+use slotcast::keyspace::snapshot::digest;
+use slotcast::raft::group::Group;
 use slotcast::raft::proposal::Outcome;
 use slotcast::raft::state::{GroupError, GroupOptions, Timing};
+use slotcast::shard::Shard;
+use slotcast::shard::machine::ShardMachine;
+use slotcast::shard::observer::Observer;
+use slotcast::shard::proposal;
+use slotcast::time::Clock;
+use slotcast_wire::args::OwnedArgs;
 
 use crate::cluster::{
     Cluster, GROUP, Journal, Node, Scratch, becomes, eventually, numbered, write, write_all,
@@ -55,6 +67,87 @@ async fn a_damaged_file_is_refused_with_its_name() {
     };
     let refused = node.groups.start(options, Box::new(Journal::default())).await.err().unwrap();
     assert!(refused.to_string().contains(&*file.to_string_lossy()), "{refused}");
+}
+
+/// Nobody listens.
+struct Deaf;
+
+impl Observer for Deaf {
+    fn is_listening(&self) -> bool {
+        false
+    }
+
+    fn observe(&self, _author: Option<u64>, _effects: &[Effect]) {}
+
+    fn removed(&self, _change: Change, _keys: usize) {}
+
+    fn remember(&self, _reader: u64, _key: &[u8]) {}
+
+    fn looked_up(&self, _lookups: Lookups) {}
+}
+
+async fn join_with_shard(node: &Node, member: MemberId) -> (Group, Arc<Shard>) {
+    let shard = Arc::new(Shard::new(GROUP, Arc::new(Deaf), Clock::System, member));
+    let options = GroupOptions {
+        group: GROUP,
+        member,
+        me: node.as_member(),
+        timing: Timing::default(),
+        log_bytes: 256 << 10,
+        dir: None,
+    };
+    let group = node.groups.start(options, Box::new(ShardMachine::new(shard.clone()))).await.unwrap();
+    (group, shard)
+}
+
+/// An entry of one request.
+fn entry(words: &[&str]) -> Bytes {
+    let mut bytes = Vec::new();
+    proposal::begin(1, 7, &mut bytes);
+    let request: OwnedArgs = words.iter().map(|word| word.to_string()).collect();
+    proposal::put_request(request.encoded(), &mut bytes);
+    bytes.into()
+}
+
+/// Writes of all kinds over keys that the snapshot holds and such that it doesn't.
+fn change(n: usize) -> Bytes {
+    let (key, other) = (format!("{{{}}}{}", n % 500, n % 7), format!("{{{}}}b", n % 500));
+    match n % 11 {
+        0 => entry(&["DEL", &key]),
+        1 => entry(&["HSET", &other, &format!("f{}", n % 13), &format!("{n}")]),
+        2 => entry(&["APPEND", &key, "tail"]),
+        3 => entry(&["PEXPIREAT", &key, "99999999999999"]),
+        4 => entry(&["HDEL", &other, "f1", "absent"]),
+        5 if n == 500 => entry(&["FLUSHALL"]),
+        _ => entry(&["SET", &key, &format!("{n}{}", "x".repeat(n % 200))]),
+    }
+}
+
+#[tokio::test]
+async fn a_copy_that_joins_while_its_keys_change_comes_to_hold_the_same() {
+    let node = Node::start(1, None).await;
+    let (leader, shard) = join_with_shard(&node, 11).await;
+    leader.initialize(BTreeMap::from([(11, node.as_member())])).await.unwrap();
+    becomes(&leader, "to lead", |state| state.ready).await;
+    let value = "x".repeat(500);
+    let filling = (0..20_000).map(|n| entry(&["SET", &format!("{{{}}}{}", n % 500, n), &value]));
+    write_all(&leader, filling).await;
+    becomes(&leader, "the log to lose its beginning", |state| state.log_bytes < 1 << 20).await;
+
+    let other = Node::start(2, None).await;
+    let (_follower, copy) = join_with_shard(&other, 12).await;
+    leader.add_learner(12, other.as_member()).await.unwrap();
+    let mut written = 0;
+    // Ten megabytes take a while to come over; it is being written to for all of it.
+    while copy.keyspace.usage().keys == 0 {
+        write_all(&leader, (written..written + 100).map(change)).await;
+        written += 100;
+    }
+    write_all(&leader, (written..written + 100).map(change)).await;
+    let digests = |shard: &Shard| (0..16384).map(|slot| digest(&shard.keyspace, slot)).collect::<Vec<_>>();
+    let expected = digests(&shard);
+    eventually("the copy to hold the same", || (digests(&copy) == expected).then_some(())).await;
+    assert_eq!(shard.keyspace.usage().keys, copy.keyspace.usage().keys);
 }
 
 #[tokio::test]
