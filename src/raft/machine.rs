@@ -47,10 +47,14 @@ pub trait Staged: Send {
     fn install(self: Box<Self>) -> Result<(), InstallError>;
 }
 
-/// The next chunk of a cut, after a pause of some milliseconds. A cut is pulled on the raft thread, which carries
-/// heartbeats and applies entries: so it is pulled in short slices, and the thread is free for longer than each takes.
+/// The next chunk of a cut, after a pause (without one: after the thread's other tasks have run). A cut is pulled on the
+/// raft thread, which carries heartbeats and applies entries: so it is pulled in short slices, and the thread is to be
+/// free for longer than they take.
 pub async fn pull(cut: &mut Cut, pause: Duration) -> Option<Result<Bytes, CutLost>> {
-    tokio::time::sleep(pause).await;
+    match pause.is_zero() {
+        true => tokio::task::yield_now().await,
+        false => tokio::time::sleep(pause).await,
+    }
     cut.next()
 }
 

@@ -151,12 +151,6 @@ impl SnapshotDir {
         self.path.join(format!("{}-{}-{index}.snap", self.group.0, self.member))
     }
 
-    /// The index of the last entry that the newest snapshot covers.
-    pub fn newest(&self) -> Result<Option<u64>, SnapshotError> {
-        let own = self.files()?.into_iter().filter(|file| file.member == self.member);
-        Ok(own.filter_map(|file| file.index).max())
-    }
-
     fn remove_where(&self, unwanted: impl Fn(&Named) -> bool) -> Result<(), SnapshotError> {
         for file in self.files()?.into_iter().filter(unwanted) {
             match fs::remove_file(&file.path) {
@@ -291,17 +285,19 @@ impl Finished {
         self.index
     }
 
-    /// Gives the file its name and removes the group's others: from here on a restart begins with it.
+    /// Gives the file its name and removes the group's older ones: from here on a restart begins with it. Member ids are
+    /// handed out in ascending order, so one that was replaced takes nothing from its successor.
     pub async fn publish(self) -> Result<(), SnapshotError> {
         blocking(move || {
             let path = self.dir.path(self.index);
-            if self.dir.newest()?.is_some_and(|newest| newest > self.index) {
+            let this = (self.dir.member, Some(self.index));
+            if self.dir.files()?.iter().any(|file| (file.member, file.index) > this) {
                 return Ok(()); // A newer one came first.
             }
             fs::rename(&self.part.0, &path)
                 .and_then(|()| File::open(&self.dir.path)?.sync_all())
                 .map_err(|error| SnapshotError::Io(path.clone(), error))?;
-            self.dir.remove_where(|file| file.index.is_some() && file.path != path)
+            self.dir.remove_where(|file| file.index.is_some() && (file.member, file.index) < this)
         })
         .await
     }
@@ -450,11 +446,15 @@ mod tests {
         dir.save(&meta(9), cut(&["new", "", "est"])).await.unwrap();
         let (loaded, chunks) = load(&dir).unwrap();
         assert_eq!((loaded, chunks), (Some(meta(9)), vec!["new".into(), "".into(), "est".into()]));
-        assert_eq!((dir.newest().unwrap(), scratch.names()), (Some(9), vec!["3-77-9.snap".into()]));
+        assert_eq!(scratch.names(), ["3-77-9.snap"]);
         dir.save(&meta(7), cut(&["late"])).await.unwrap();
         assert_eq!(scratch.names(), ["3-77-9.snap"], "an older one does not replace it");
-        let other = SnapshotDir::new(&scratch.0, GroupId(3), 78);
-        assert_eq!(other.newest().unwrap(), None, "another member's is not mine");
+        let successor = SnapshotDir::new(&scratch.0, GroupId(3), 78);
+        assert!(load(&successor).unwrap().0.is_none(), "another member's is not mine");
+        successor.save(&meta(2), cut(&["again"])).await.unwrap();
+        assert_eq!(scratch.names(), ["3-78-2.snap"], "a successor's replaces it");
+        dir.save(&meta(10), cut(&["too late"])).await.unwrap();
+        assert_eq!(scratch.names(), ["3-78-2.snap"], "and not the other way round");
     }
 
     #[tokio::test(start_paused = true)]
