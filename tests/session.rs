@@ -82,6 +82,7 @@ struct Runner {
     context: Context,
     sessions: Vec<Session>,
     asking: usize,
+    _homes: tokio::sync::mpsc::Receiver<GroupId>,
 }
 
 impl Runner {
@@ -89,6 +90,7 @@ impl Runner {
         let shards = if view.is_some() { 1..=3 } else { 1..=1 };
         let keyspaces: BTreeMap<_, _> =
             shards.map(|shard| (GroupId(shard), Arc::new(Keyspace::new()))).collect();
+        let (homes, asked_homes) = tokio::sync::mpsc::channel(64);
         let context = Context {
             me: id(PORTS[0]),
             // A clock that begins to run only after the test stands still.
@@ -100,9 +102,10 @@ impl Runner {
             metrics: Arc::new(Metrics::default()),
             saves: Saves::new(START),
             keyspaces: Arc::new(ArcSwap::from_pointee(keyspaces)),
+            homes: view.as_ref().map(|_| homes),
             cluster: view.map(|view| Arc::new(ArcSwap::from_pointee(view))),
         };
-        let mut runner = Runner { context, sessions: Vec::new(), asking: 0 };
+        let mut runner = Runner { context, sessions: Vec::new(), asking: 0, _homes: asked_homes };
         runner.connect();
         runner
     }

@@ -27,8 +27,10 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::bus::Bus;
+use crate::id::GroupId;
 use crate::meta::entry::{Founding, Resolve, enter};
 use crate::meta::message::Phase;
+use crate::meta::proposer::propose;
 use crate::meta::service;
 use crate::meta::standing::{Site, Standing};
 use crate::node::cluster::outlook::Outlook;
@@ -37,6 +39,7 @@ use crate::node::cluster::storage::Former;
 use crate::raft::group::Group;
 use crate::raft::groups::Groups;
 use crate::topology::Topology;
+use crate::topology::change::Change;
 use crate::topology::view::View;
 
 use crate::node::cluster::options::{ClusterOptions, SeedAddress};
@@ -140,6 +143,14 @@ impl Cluster {
     /// Where other nodes reach this one.
     pub fn bus_addr(&self) -> SocketAddr {
         self.standing.site.bus
+    }
+
+    /// Makes this node the home of a shard; its leadership follows when this node is fit for it.
+    pub async fn become_home(&self, shard: GroupId) {
+        match propose(&self.standing, &Change::Home { shard, id: self.standing.site.me }).await {
+            Ok(()) => tracing::info!("{shard}: this node is its home from now on, as CLUSTER FAILOVER asked"),
+            Err(why) => tracing::warn!("{shard}: this node does not become its home: {why}"),
+        }
     }
 
     /// Hands all leaderships to other nodes, in a second at most. Requests are still served and redirected; the

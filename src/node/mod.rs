@@ -122,6 +122,7 @@ fn server(
         metrics,
         saves: Saves::new(clock.now()),
         keyspaces: hosted.keyspaces.clone(),
+        homes: cluster.map(|cluster| cluster.homes.clone()),
         cluster: cluster.map(|cluster| cluster.view.clone()),
     };
     Server {

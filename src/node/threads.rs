@@ -15,7 +15,7 @@ use tracing::debug;
 
 use crate::bus::transport::Tcp;
 use crate::config::Config;
-use crate::id::NodeId;
+use crate::id::{GroupId, NodeId};
 use crate::node::cluster::Cluster;
 use crate::node::cluster::identity::node_id;
 use crate::node::cluster::options::ClusterOptions;
@@ -27,6 +27,9 @@ use crate::topology::view::View;
 /// After handing its leaderships over a stopping node goes on redirecting for so long, so that clients leave it by
 /// MOVED, with an answer to everything they have asked. Shorter than a leadership takes to come home.
 const LINGER: Duration = Duration::from_millis(300);
+
+/// Shards that wait for their home to be changed (CLUSTER FAILOVER); a client that asks for more is refused.
+const HOMES: usize = 64;
 
 /// Running threads, each with a queue of connections to take over. They end with the process.
 pub struct IoThreads {
@@ -71,6 +74,8 @@ pub struct ClusterThread {
     pub view: Arc<ArcSwap<View>>,
     /// Changes with it.
     pub changed: watch::Receiver<u64>,
+    /// Takes the shards that this node is to become the home of.
+    pub homes: mpsc::Sender<GroupId>,
     stop: mpsc::Sender<oneshot::Sender<()>>,
 }
 
@@ -78,15 +83,16 @@ impl ClusterThread {
     /// Starts the thread and, on it, the node's part of the cluster.
     pub async fn start(config: &Arc<Config>, hosted: &Hosted) -> Result<Self, String> {
         let (stop, stopping) = mpsc::channel(1);
+        let (homes, wishes) = mpsc::channel(HOMES);
         let (started, running) = oneshot::channel();
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| format!("cannot start: {error}"))?;
         let (config, hosted) = (config.clone(), hosted.clone());
-        let body = move || runtime.block_on(live(config, hosted, started, stopping));
+        let body = move || runtime.block_on(live(config, hosted, started, (wishes, stopping)));
         let thread = std::thread::Builder::new().name("cluster".into()).spawn(body);
         thread.map_err(|error| format!("cannot start a thread: {error}"))?;
         let (me, view, changed) = running.await.map_err(|_| "the cluster's thread has ended")??;
-        Ok(Self { me, view, changed, stop })
+        Ok(Self { me, view, changed, homes, stop })
     }
 
     /// Hands leaderships over and leaves in order.
@@ -104,7 +110,7 @@ async fn live(
     config: Arc<Config>,
     hosted: Hosted,
     started: oneshot::Sender<Result<Running, String>>,
-    mut stopping: mpsc::Receiver<oneshot::Sender<()>>,
+    (mut homes, mut stopping): (mpsc::Receiver<GroupId>, mpsc::Receiver<oneshot::Sender<()>>),
 ) {
     let cluster = match enter(&config, &hosted).await {
         Ok((me, cluster)) => {
@@ -116,8 +122,13 @@ async fn live(
             return;
         }
     };
+    let go_home = async {
+        while let Some(shard) = homes.recv().await {
+            cluster.become_home(shard).await;
+        }
+    };
     let stop = tokio::select! {
-        () = hosted.follow(cluster.opened()) => stopping.recv().await,
+        _ = futures::future::join(hosted.follow(cluster.opened()), go_home) => stopping.recv().await,
         stop = stopping.recv() => stop,
     };
     cluster.hand_over().await;

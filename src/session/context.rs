@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use tokio::sync::mpsc;
 
 use crate::config::Config;
 use crate::config::setting::Durability;
@@ -35,6 +36,8 @@ pub struct Context {
     pub saves: Saves,
     /// The keyspaces of the shards with a copy here; in single-node mode one, of shard 1.
     pub keyspaces: Arc<ArcSwap<BTreeMap<GroupId, Arc<Keyspace>>>>,
+    /// Takes the shards that this node is to become the home of; `None` in single-node mode.
+    pub homes: Option<mpsc::Sender<GroupId>>,
     /// The cluster as this node sees it; `None` in single-node mode.
     pub cluster: Option<Arc<ArcSwap<View>>>,
 }

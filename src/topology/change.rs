@@ -50,6 +50,13 @@ pub enum Change {
         /// The member that has stopped.
         member: MemberId,
     },
+    /// A shard gets another home among the nodes that hold copies of it; its leadership follows.
+    Home {
+        /// Which shard.
+        shard: GroupId,
+        /// Which node.
+        id: NodeId,
+    },
     /// A shard's leader says so itself.
     Lead {
         /// Which shard.
@@ -67,6 +74,7 @@ impl Topology {
             Change::Join { id, node } => self.join(*id, node),
             Change::Replace { old, id, node } => self.replace(*old, *id, node),
             Change::Renew { group, id, member } => self.renew(*group, *id, *member),
+            Change::Home { shard, id } => self.rehome(*shard, *id),
             Change::Lead { shard, leadership } => self.lead(*shard, *leadership),
         };
         if changed {
@@ -171,6 +179,12 @@ impl Topology {
         true
     }
 
+    fn rehome(&mut self, shard: GroupId, id: NodeId) -> bool {
+        let shard =
+            self.shards.get_mut(&shard).filter(|shard| shard.copies.contains_key(&id) && shard.home != id);
+        shard.map(|shard| shard.home = id).is_some()
+    }
+
     fn lead(&mut self, shard: GroupId, leadership: Leadership) -> bool {
         let Some(shard) = self.shards.get_mut(&shard) else { return false };
         if shard.leadership.is_some_and(|known| known.term >= leadership.term) {
@@ -241,6 +255,16 @@ mod tests {
             assert!(shard.copies[&ids[1]] >= before.next_member);
             assert_eq!(shard.copies[&ids[0]], before.shards[group].copies[&ids[0]]);
         }
+    }
+
+    #[test]
+    fn a_home_moves_to_a_node_with_a_copy_and_to_no_other() {
+        let (mut topology, ids) = formed();
+        topology.apply(6, &Change::Home { shard: GroupId(1), id: ids[2] });
+        assert_eq!((topology.epoch, topology.shards[&GroupId(1)].home), (6, ids[2]));
+        topology.apply(7, &Change::Home { shard: GroupId(1), id: ids[2] });
+        topology.apply(8, &Change::Home { shard: GroupId(1), id: NodeId::from_bytes([77; 20]) });
+        assert_eq!((topology.epoch, topology.shards[&GroupId(1)].home), (6, ids[2]));
     }
 
     #[test]

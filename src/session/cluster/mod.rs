@@ -3,8 +3,10 @@
 //! Every node leads some shards and follows others, but is shown only as master of the slots it leads: several
 //! clients lose whole shards, silently, when one address stands in two roles. So [`masters`] turns the view into one
 //! master a process, and SLOTS, SHARDS and NODES ([`listing`]) only print that. All nodes print the same, apart from
-//! `myself`: tools compare. Nothing here decides about redirects, and no subcommand changes the topology.
+//! `myself`: tools compare. Nothing here decides about redirects, and nothing but FAILOVER
+//! changes the topology.
 
+mod failover;
 mod keys;
 mod listing;
 mod masters;
@@ -18,6 +20,7 @@ use slotcast_wire::reply::Reply;
 use crate::command::error::CommandError;
 use crate::command::spec::Flags;
 use crate::id::NodeId;
+use crate::session::cluster::failover::replicated_here;
 use crate::session::context::Context;
 use crate::session::row::{Refused, Row};
 use crate::session::verdict::Verdict;
@@ -41,7 +44,6 @@ const REFUSED: &[Refused] = &[
         names: &["addslots", "addslotsrange", "delslots", "delslotsrange", "setslot", "flushslots"],
         why: "the cluster assigns its slots itself",
     },
-    Refused { names: &["failover"], why: "each shard elects its leader itself" },
 ];
 
 const PUBLIC: Flags = Flags::STALE;
@@ -70,6 +72,8 @@ const SUBCOMMANDS: &[Row] = &[
         .docs("cluster", "3.0.0", "O(N) where N is the number of requested keys", "Returns some keys of a slot this node has a copy of."),
     Row::new("count-failure-reports", 3, failure_reports).flags(ADMIN).tips(VARIES)
         .docs("cluster", "3.0.0", "O(1)", "Returns 1 if this node cannot reach the node, else 0."),
+    Row::new("failover", -2, failover).flags(ADMIN)
+        .docs("cluster", "3.0.0", "O(1)", "Makes this node the home, and so the master, of shards that other nodes lead."),
     Row::new("links", 2, links).flags(PUBLIC).tips(VARIES)
         .docs("cluster", "7.0.0", "O(N) where N is the total number of Cluster nodes", "Returns the peers this node reaches."),
     Row::new("replicas", 3, replicas).flags(ADMIN).tips(VARIES)
@@ -152,6 +156,33 @@ fn failure_reports(
 }
 
 /// Redis tells more of a link; what it tells beyond that is not known here.
+fn failover(
+    _: &mut Session,
+    context: &Context,
+    args: Args<'_>,
+    reply: &mut Reply<'_>,
+) -> Result<Verdict, CommandError> {
+    let view = view(context)?;
+    let mut words = args.from(2).iter().peekable();
+    words.next_if(|word| word.eq_ignore_ascii_case(b"force") || word.eq_ignore_ascii_case(b"takeover"));
+    let from = words.next().map(|id| known_node(&view, id)).transpose()?;
+    if words.next().is_some() {
+        return Err(CommandError::SYNTAX);
+    }
+    let shards = replicated_here(&view, from);
+    if shards.is_empty() {
+        return Err(CommandError::text("ERR You should send CLUSTER FAILOVER to a replica"));
+    }
+    for shard in shards {
+        let asked = context.homes.as_ref().is_some_and(|homes| homes.try_send(shard).is_ok());
+        if !asked {
+            return Err(CommandError::text("ERR Too many failovers are asked for already, try again later"));
+        }
+    }
+    reply.ok();
+    Ok(Verdict::Replied)
+}
+
 fn links(
     _: &mut Session,
     context: &Context,
