@@ -58,6 +58,7 @@ pub struct Live {
     pub tracking_table_max_keys: usize,
     /// Rounds of upkeep a second. Ask [`Live::upkeep_interval`].
     pub hz: u32,
+    pub replica_max_staleness: Duration,
     pub cluster_park_timeout: Duration,
     pub cluster_node_timeout: Duration,
     pub cluster_require_full_coverage: bool,

@@ -139,6 +139,8 @@ pub static DIRECTIVES: &[Directive] = &[
         "Milliseconds of silence after which a node is marked as failed for clients (CLUSTER NODES, SHARDS)."),
     live("cluster-park-timeout", "2000", Field::Millis(|s| &mut s.cluster_park_timeout, 0, MINUTE_MS),
         "Milliseconds a request waits for its shard to have a leader before the client gets CLUSTERDOWN."),
+    live("replica-max-staleness", "1000", Field::Millis(|s| &mut s.replica_max_staleness, 0, 3_600_000),
+        "Milliseconds by which a copy read under READONLY may be behind its leader; beyond, MOVED. 0: any age."),
     live("cluster-require-full-coverage", "yes", Field::YesNo(|s| &mut s.cluster_require_full_coverage),
         "yes: no slot is served while some slot belongs to no shard. no: the others go on."),
 

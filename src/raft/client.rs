@@ -8,12 +8,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use openraft::AnyError;
 use openraft::errors::{RPCError, Unreachable};
+use openraft::raft::AppendEntriesRequest;
 use parking_lot::Mutex;
 use tokio::time::{Instant, timeout};
 
 use crate::bus::Bus;
 use crate::bus::call::{Lane, Peer, PendingAnswer};
 use crate::id::{GroupId, MemberId};
+use crate::raft::lease::Lease;
 use crate::raft::types::TypeConfig;
 use crate::raft::wire::{self, Address, Answer, Message, RAFT_SERVICE};
 
@@ -28,6 +30,8 @@ pub struct Outside {
     pub group: GroupId,
     /// This member.
     pub member: MemberId,
+    /// This member's lease, if it leads.
+    pub lease: Lease,
     /// Entries before this index are wanted away: a follower that needs them gets a snapshot.
     pub floor: AtomicU64,
     /// Snapshots being sent or just sent, by number: the log after them must stay.
@@ -64,6 +68,11 @@ impl Client {
         let body = wire::encode(to, message);
         let length = body.len();
         (self.outside.bus.submit(self.peer, lane, RAFT_SERVICE, body), length)
+    }
+
+    /// An append request, with what the leader knows of itself.
+    pub fn append(&self, request: AppendEntriesRequest<TypeConfig>) -> Message {
+        Message::Append { request, leased: self.outside.lease.is_valid(Instant::now()) }
     }
 
     /// Sends a message and waits for its answer.

@@ -13,7 +13,7 @@ use openraft::errors::{
 };
 use openraft::{ChangeMembers, RaftMetrics, ReadPolicy};
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::id::{GroupId, MemberId};
 use crate::raft::inside::Inside;
@@ -69,6 +69,11 @@ impl Group {
     /// The group as this member sees it, now and after each change (progress figures lag up to 20 ms).
     pub fn state(&self) -> watch::Receiver<GroupState> {
         self.0.state.subscribe()
+    }
+
+    /// Whether the state here is at most so much older than the leader's.
+    pub fn is_within(&self, limit: Duration, now: Instant) -> bool {
+        self.0.inbox.freshness.is_within(limit, now)
     }
 
     /// The lease that tells whether a read was current.

@@ -93,6 +93,7 @@ impl Groups {
             floor: AtomicU64::new(0),
             cuts: Mutex::default(),
             transfers: AtomicU64::new(0),
+            lease: Lease::new(Instant::now()),
         });
         let network = Factory(outside.clone());
         let dir = options.dir.as_ref().map(|dir| SnapshotDir::new(dir, options.group, options.member));
@@ -113,9 +114,9 @@ impl Groups {
         let inside = Arc::new(Inside {
             raft,
             log,
+            lease: outside.lease.clone(),
             outside,
             state: watch::Sender::new(GroupState::default()),
-            lease: Lease::new(Instant::now()),
             lease_ends: Mutex::default(),
             queue: Mutex::new(Queue::default()),
             wake: Notify::new(),

@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::Raft;
+use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{Fatal, RaftError};
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::id::MemberId;
+use crate::raft::freshness::Freshness;
 use crate::raft::kept::Kept;
 use crate::raft::machine::{MAX_SNAPSHOT_CHUNK, Staged, Stager};
 use crate::raft::snapshot_file::{Finished, SnapshotError, Unfinished};
@@ -32,6 +35,8 @@ pub struct Inbox {
     incoming: Mutex<Option<Incoming>>,
     /// Since when, and why, the disk cannot take one.
     disk: Mutex<Option<(Instant, String)>>,
+    /// How old the state may be, by what leaders have said.
+    pub freshness: Freshness,
     stager: Stager,
     kept: Arc<Kept>,
 }
@@ -54,15 +59,14 @@ type IncomingFile = Arc<tokio::sync::Mutex<Option<Unfinished>>>;
 impl Inbox {
     /// An empty one.
     pub fn new(stager: Stager, kept: Arc<Kept>) -> Inbox {
-        Inbox { incoming: Mutex::default(), disk: Mutex::default(), stager, kept }
+        let freshness = Freshness::new(Instant::now());
+        Inbox { incoming: Mutex::default(), disk: Mutex::default(), freshness, stager, kept }
     }
 
     /// Answers a message.
     pub async fn answer(&self, raft: &Raft<TypeConfig, Adapter>, message: Message) -> Answer {
         let answered = match message {
-            Message::Append(request) => {
-                raft.append_entries(request).await.map(Answer::Append).map_err(stopped)
-            }
+            Message::Append { request, leased } => self.append(raft, request, leased).await,
             Message::Vote(request) => raft.vote(request).await.map(Answer::Vote).map_err(stopped),
             Message::PreVote(request) => raft.pre_vote(request).await.map(Answer::Vote).map_err(stopped),
             Message::Transfer(request) => match raft.handle_transfer_leader(request).await {
@@ -79,6 +83,24 @@ impl Inbox {
             },
         };
         answered.unwrap_or_else(Answer::Refused)
+    }
+
+    /// Takes entries in, and notes how new they make the state.
+    async fn append(
+        &self,
+        raft: &Raft<TypeConfig, Adapter>,
+        request: AppendEntriesRequest<TypeConfig>,
+        leased: bool,
+    ) -> Result<Answer, String> {
+        let (at, commit) = (Instant::now(), request.leader_commit.filter(|_| leased));
+        let response = raft.append_entries(request).await.map_err(stopped)?;
+        let taken =
+            matches!(response, AppendEntriesResponse::Success | AppendEntriesResponse::PartialSuccess(_));
+        if let Some(commit) = commit.filter(|_| taken) {
+            let applied = raft.metrics().borrow_watched().last_applied.map_or(0, |id| id.index);
+            self.freshness.told(commit.index, applied, at);
+        }
+        Ok(Answer::Append(response))
     }
 
     /// Lets go of a snapshot whose sender has given up.

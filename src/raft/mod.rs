@@ -8,6 +8,8 @@
 
 mod client;
 mod driver;
+mod encoding;
+pub mod freshness;
 pub mod group;
 pub mod groups;
 mod inbox;

@@ -76,7 +76,7 @@ impl RaftNetworkV2<TypeConfig> for Client {
         request: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> RpcResult<AppendEntriesResponse<TypeConfig>> {
-        match self.call(self.lane, &Message::Append(request), option.hard_ttl()).await {
+        match self.call(self.lane, &self.append(request), option.hard_ttl()).await {
             Ok(Answer::Append(response)) => Ok(response),
             Ok(answer) => Err(unreachable(unexpected(answer))),
             Err(error) => Err(unreachable(error)),

@@ -18,7 +18,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use crate::bus::call::{Lane, PendingAnswer};
 use crate::raft::client::{Client, RpcResult, understood, unexpected, unreachable};
 use crate::raft::types::{LogId, TypeConfig};
-use crate::raft::wire::{Answer, Message};
+use crate::raft::wire::Answer;
 
 /// Append requests under way to one follower.
 const WINDOW: usize = 8;
@@ -75,7 +75,7 @@ impl<'s, S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin> Pipeline<'s
             )));
         }
         let last = request.entries.last().map(|entry| entry.log_id).or(prev);
-        let (answer, bytes) = self.client.submit(self.client.lane, &Message::Append(request));
+        let (answer, bytes) = self.client.submit(self.client.lane, &self.client.append(request));
         self.bytes += bytes;
         self.sent.push_back(Sent { answer, prev, last, bytes, at: Instant::now() });
         Ok(())

@@ -9,11 +9,11 @@ use std::io;
 
 use openraft::vote::RaftLeaderId;
 
+use crate::raft::encoding::Malformed;
 use crate::raft::log_store::{Log, LogStore};
 use crate::raft::state_machine::Adapter;
 use crate::raft::stored::decode_payload;
 use crate::raft::types::{LogId, Vote};
-use crate::raft::wire::Malformed;
 use crate::wal::Key;
 use crate::wal::log::Wal;
 use crate::wal::scan::{Found, Located};

@@ -19,9 +19,9 @@ use bytes::{Bytes, BytesMut};
 use tokio::task::spawn_blocking;
 
 use crate::id::{GroupId, MemberId};
+use crate::raft::encoding::{put_snapshot_meta, snapshot_meta};
 use crate::raft::machine::{Cut, CutLost, InstallError, MAX_SNAPSHOT_CHUNK, Staged, pull};
 use crate::raft::types::SnapshotMeta;
-use crate::raft::wire::{put_snapshot_meta, snapshot_meta};
 
 /// What a file begins with: the format and its version.
 const MAGIC: &[u8] = b"slotcast snapshot 1\n";

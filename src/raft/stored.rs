@@ -3,9 +3,10 @@
 use bytes::{Buf, Bytes, BytesMut};
 use openraft::EntryPayload;
 
+use crate::raft::encoding::{Malformed, log_id_of, membership, put_membership};
 use crate::raft::proposal::Proposal;
 use crate::raft::types::Entry;
-use crate::raft::wire::{BLANK, MEMBERSHIP, Malformed, NORMAL, log_id_of, membership, put_membership};
+use crate::raft::wire::{BLANK, MEMBERSHIP, NORMAL};
 
 /// What an entry holds, in two pieces: the second one is a proposal's own, not a copy.
 pub fn encode_payload(entry: &Entry) -> ([u8; 1], Bytes) {

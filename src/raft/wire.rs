@@ -4,22 +4,19 @@
 //! for an earlier one. Log entries are decoded without copying (their payloads are slices of the frame), nothing a
 //! peer sends panics, and nothing is allocated for a length that is not there.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use openraft::EntryPayload;
-use openraft::alias::CommittedLeaderIdOf;
 use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest, VoteResponse,
 };
-use openraft::vote::RaftLeaderId;
-use serde::{Deserialize, Serialize};
 
 use crate::id::{GroupId, MemberId};
+use crate::raft::encoding::{
+    Malformed, counted, existing_log_id, log_id, membership, put_log_id, put_membership, put_snapshot_meta,
+    put_vote, snapshot_meta, vote,
+};
 use crate::raft::proposal::Proposal;
-use crate::raft::state::Member;
-use crate::raft::types::{Entry, LogId, Membership, SnapshotMeta, StoredMembership, TypeConfig, Vote};
+use crate::raft::types::{Entry, SnapshotMeta, TypeConfig, Vote};
 
 /// The bus service of all groups.
 pub const RAFT_SERVICE: u8 = 1;
@@ -41,7 +38,12 @@ const MIN_ENTRY: usize = 17;
 #[derive(Debug)]
 pub enum Message {
     /// Log entries, or a heartbeat.
-    Append(AppendEntriesRequest<TypeConfig>),
+    Append {
+        /// openraft's.
+        request: AppendEntriesRequest<TypeConfig>,
+        /// The leader's lease was valid when it was sent.
+        leased: bool,
+    },
     /// Vote for me.
     Vote(VoteRequest<TypeConfig>),
     /// Would you vote for me?
@@ -85,24 +87,6 @@ pub enum Answer {
     Refused(String),
 }
 
-/// Bytes that are no message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Malformed(pub &'static str);
-
-impl fmt::Display for Malformed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a malformed raft message: {}", self.0)
-    }
-}
-
-impl std::error::Error for Malformed {}
-
-impl From<bytes::TryGetError> for Malformed {
-    fn from(_: bytes::TryGetError) -> Malformed {
-        Malformed("it ends too early")
-    }
-}
-
 /// Whom a message is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Address {
@@ -121,8 +105,9 @@ pub fn encode(to: Address, message: &Message) -> Bytes {
         out.put_u64(to.member);
     };
     match message {
-        Message::Append(request) => {
+        Message::Append { request, leased } => {
             head(APPEND);
+            out.put_u8(u8::from(*leased));
             put_append(&mut out, request);
         }
         Message::Vote(request) => {
@@ -158,7 +143,7 @@ pub fn encode(to: Address, message: &Message) -> Bytes {
 
 fn size_hint(message: &Message) -> usize {
     match message {
-        Message::Append(request) => request.entries.iter().map(|entry| 32 + payload_len(entry)).sum(),
+        Message::Append { request, .. } => request.entries.iter().map(|entry| 32 + payload_len(entry)).sum(),
         Message::SnapshotChunk { chunk, .. } => chunk.len(),
         _ => 64,
     }
@@ -173,7 +158,10 @@ pub fn decode(mut input: Bytes) -> Result<(Address, Message), Malformed> {
     let kind = input.try_get_u8()?;
     let to = Address { group: GroupId(input.try_get_u32()?), member: input.try_get_u64()? };
     let message = match kind {
-        APPEND => Message::Append(append(&mut input)?),
+        APPEND => {
+            let leased = input.try_get_u8()? != 0;
+            Message::Append { request: append(&mut input)?, leased }
+        }
         VOTE => Message::Vote(vote_request(&mut input)?),
         PRE_VOTE => Message::PreVote(vote_request(&mut input)?),
         TRANSFER => {
@@ -293,11 +281,6 @@ fn append(input: &mut Bytes) -> Result<AppendEntriesRequest<TypeConfig>, Malform
     Ok(AppendEntriesRequest { vote, prev_log_id, entries, leader_commit })
 }
 
-/// (term, index) as openraft names an entry.
-pub fn log_id_of(term: u64, index: u64) -> LogId {
-    LogId::new(CommittedLeaderIdOf::<TypeConfig>::new(term), index)
-}
-
 fn put_vote_request(out: &mut BytesMut, request: &VoteRequest<TypeConfig>) {
     put_vote(out, &request.vote);
     put_log_id(out, request.last_log_id.as_ref());
@@ -319,89 +302,16 @@ fn transfer(input: &mut Bytes) -> Result<(MemberId, u64), Malformed> {
     Ok((input.try_get_u64()?, input.try_get_u64()?))
 }
 
-/// What a snapshot covers, as bytes: on the wire and in a snapshot's file.
-pub fn put_snapshot_meta(out: &mut BytesMut, meta: &SnapshotMeta) {
-    put_log_id(out, meta.last_log_id.as_ref());
-    put_log_id(out, meta.last_membership.log_id().as_ref());
-    put_membership(out, meta.last_membership.membership());
-}
-
-/// The same out of bytes.
-pub fn snapshot_meta(input: &mut Bytes) -> Result<SnapshotMeta, Malformed> {
-    let last_log_id = log_id(input)?;
-    let last_membership = StoredMembership::new(log_id(input)?, membership(input)?);
-    Ok(SnapshotMeta { last_log_id, last_membership })
-}
-
-fn put_vote(out: &mut BytesMut, vote: &Vote) {
-    out.put_u64(vote.leader_id.term);
-    out.put_u64(vote.leader_id.voted_for);
-    out.put_u8(vote.committed as u8);
-}
-
-fn vote(input: &mut Bytes) -> Result<Vote, Malformed> {
-    let leader_id = RaftLeaderId::new(input.try_get_u64()?, input.try_get_u64()?);
-    Ok(Vote { leader_id, committed: input.try_get_u8()? != 0 })
-}
-
-fn put_log_id(out: &mut BytesMut, id: Option<&LogId>) {
-    out.put_u8(id.is_some() as u8);
-    if let Some(id) = id {
-        out.put_u64(id.committed_leader_id().term);
-        out.put_u64(id.index);
-    }
-}
-
-fn log_id(input: &mut Bytes) -> Result<Option<LogId>, Malformed> {
-    Ok(if input.try_get_u8()? == 0 { None } else { Some(existing_log_id(input)?) })
-}
-
-fn existing_log_id(input: &mut Bytes) -> Result<LogId, Malformed> {
-    Ok(log_id_of(input.try_get_u64()?, input.try_get_u64()?))
-}
-
-/// A length and as many bytes.
-fn counted(input: &mut Bytes) -> Result<Bytes, Malformed> {
-    let length = input.try_get_u32()? as usize;
-    if length > input.len() {
-        return Err(Malformed("it ends too early"));
-    }
-    Ok(input.split_to(length))
-}
-
-/// A membership: rare, so readable (JSON).
-#[derive(Serialize, Deserialize)]
-struct PlainMembership {
-    configs: Vec<BTreeSet<MemberId>>,
-    members: BTreeMap<MemberId, Member>,
-}
-
-/// Appends a membership.
-pub fn put_membership(out: &mut BytesMut, membership: &Membership) {
-    let plain = PlainMembership {
-        configs: membership.get_joint_config().clone(),
-        members: membership.nodes().map(|(id, member)| (*id, member.clone())).collect(),
-    };
-    // A map of numbers to plain structs always has a JSON form.
-    let json = serde_json::to_vec(&plain).unwrap_or_default();
-    out.put_u32(json.len() as u32);
-    out.put_slice(&json);
-}
-
-/// A membership out of bytes.
-pub fn membership(input: &mut Bytes) -> Result<Membership, Malformed> {
-    let plain: PlainMembership =
-        serde_json::from_slice(&counted(input)?).map_err(|_| Malformed("a membership that is no JSON"))?;
-    if plain.configs.is_empty() {
-        return Ok(Membership::default());
-    }
-    Membership::new(plain.configs, plain.members).map_err(|_| Malformed("an impossible membership"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use openraft::alias::CommittedLeaderIdOf;
+
     use crate::id::NodeId;
+    use crate::raft::state::Member;
+    use crate::raft::types::{LogId, Membership, StoredMembership};
     use proptest::prelude::*;
 
     const TO: Address = Address { group: GroupId(3), member: 77 };
@@ -443,12 +353,15 @@ mod tests {
         let mut vote_request = VoteRequest::new(Vote::new(6, 1), Some(id(5, 13)));
         vote_request.leadership_transfer = true;
         let messages = [
-            Message::Append(AppendEntriesRequest {
-                vote,
-                prev_log_id: Some(id(4, 9)),
-                entries,
-                leader_commit: None,
-            }),
+            Message::Append {
+                request: AppendEntriesRequest {
+                    vote,
+                    prev_log_id: Some(id(4, 9)),
+                    entries,
+                    leader_commit: None,
+                },
+                leased: true,
+            },
             Message::Vote(vote_request.clone()),
             Message::PreVote(vote_request),
             Message::Transfer(TransferLeaderRequest::new(vote, 3, Some(id(5, 13)))),
@@ -487,7 +400,7 @@ mod tests {
         let vote = Vote::new_committed(5, 2);
         let request =
             AppendEntriesRequest { vote, prev_log_id: None, entries, leader_commit: Some(id(4, 4)) };
-        let bytes = encode(TO, &Message::Append(request));
+        let bytes = encode(TO, &Message::Append { request, leased: true });
         for length in 0..bytes.len() {
             assert!(decode(bytes.slice(..length)).is_err(), "cut at {length}");
         }
@@ -505,7 +418,7 @@ mod tests {
             let request = AppendEntriesRequest {
                 vote: Vote::new_committed(1, 1), prev_log_id: None, entries: vec![], leader_commit: None,
             };
-            let mut bytes = encode(TO, &Message::Append(request)).to_vec();
+            let mut bytes = encode(TO, &Message::Append { request, leased: true }).to_vec();
             let at = bytes.len() - 4;
             bytes[at..].copy_from_slice(&count.to_be_bytes());
             bytes.extend_from_slice(&rest);

@@ -11,7 +11,6 @@ use slotcast_wire::args::Args;
 use slotcast_wire::redirect::Redirect;
 use slotcast_wire::reply::Reply;
 use smallvec::SmallVec;
-use tokio::time::Instant;
 
 use crate::command::error::CommandError;
 use crate::command::needs::needs;
@@ -274,7 +273,7 @@ impl<'a> Dispatch<'a> {
         }
         match &needs {
             Needs::Slot(slot) => {
-                let readonly = self.session.readonly && !command.is_write();
+                let readonly = self.session.reads_replicas() && !command.is_write();
                 self.shard_of(*slot, readonly).map(|shard| (Some(shard), needs))
             }
             Needs::Slots(_) => Err(self.redirect(&Redirect::CrossSlot)),
@@ -288,28 +287,13 @@ impl<'a> Dispatch<'a> {
         let shards = self.shards;
         match route(view, slot, readonly) {
             Route::Lead(group) => self.under_lease(shards.get(&group).ok_or(Step::Park(slot))?),
-            Route::Follow(group) => shards.get(&group).ok_or(Step::Park(slot)),
+            Route::Follow(group) => match shards.get(&group).filter(|shard| self.is_fresh(shard)) {
+                Some(shard) => Ok(shard),
+                None => self.shard_of(slot, false),
+            },
             Route::Redirect(redirect) => Err(self.redirect(&redirect)),
             Route::Park => Err(Step::Park(slot)),
         }
-    }
-
-    /// Whether all that was read under leases was current: to be asked after the reads, before their replies leave.
-    /// If a lease still holds then, nobody else could have changed what was read.
-    pub fn reads_are_current(&self) -> bool {
-        self.leased.iter().all(|shard| holds_lease(shard))
-    }
-
-    /// A shard that may be served now: under its lease, or after the leadership was confirmed.
-    pub(super) fn under_lease(&mut self, shard: &'a Arc<Shard>) -> Result<&'a Arc<Shard>, Step> {
-        if self.confirmed == Some(shard.id) || self.leased.iter().any(|leased| leased.id == shard.id) {
-            return Ok(shard);
-        }
-        if !holds_lease(shard) {
-            return Err(Step::Confirm(shard.clone()));
-        }
-        self.leased.push(shard);
-        Ok(shard)
     }
 
     #[inline]
@@ -388,9 +372,4 @@ impl<'a> Dispatch<'a> {
         self.reply().error(&text);
         Step::Done
     }
-}
-
-/// Whether what is read from the shard up to now is current.
-fn holds_lease(shard: &Shard) -> bool {
-    shard.proposer().is_some_and(|proposer| proposer.lease().is_valid(Instant::now()))
 }

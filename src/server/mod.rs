@@ -13,6 +13,7 @@ pub mod listener;
 pub mod outbox;
 pub mod pending;
 pub mod piece;
+mod reads;
 pub mod room;
 pub mod territory;
 pub mod transaction;

@@ -44,6 +44,9 @@ const SUBCOMMANDS: &[Row] = &[
         .docs("connection", "7.0.0", "O(1)", "Marks the connection as one not to close when memory is short."),
     Row::new("no-touch", 3, no_touch).flags(OWN)
         .docs("connection", "7.2.0", "O(1)", "Makes the connection's reads not count as uses of keys."),
+    Row::new("reads", 3, reads).flags(OWN)
+        .docs("connection", "8.0.0", "O(1)",
+            "Says how the connection's reads know that they are current: by the leader's LEASE, or LINEARIZABLE by a quorum."),
     Row::new("tracking", -3, tracking).flags(OWN)
         .docs("connection", "6.0.0", "O(1). Some options may introduce additional complexity.",
             "Controls server-assisted client-side caching for the connection."),
@@ -244,6 +247,23 @@ fn no_touch(
 ) -> Result<Verdict, CommandError> {
     session.no_touch = on_or_off(args.at(2))?;
     session.client.profile.lock().no_touch = session.no_touch;
+    reply.ok();
+    Ok(Verdict::Replied)
+}
+
+/// slotcast's own: LEASE relies on clocks running at about the same rate, LINEARIZABLE on nothing, and costs a round
+/// trip to a quorum for each batch of reads (Raft thesis §6.4).
+fn reads(
+    session: &mut Session,
+    _: &Context,
+    args: Args<'_>,
+    reply: &mut Reply<'_>,
+) -> Result<Verdict, CommandError> {
+    session.linearizable = match args.at(2).to_ascii_lowercase().as_slice() {
+        b"lease" => false,
+        b"linearizable" => true,
+        _ => return Err(CommandError::SYNTAX),
+    };
     reply.ok();
     Ok(Verdict::Replied)
 }

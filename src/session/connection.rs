@@ -234,6 +234,7 @@ fn reset(
     session.speak(Proto::Resp2);
     session.authenticated = context.config.live().requirepass.is_empty();
     session.accept_replicas(false);
+    session.linearizable = false;
     session.asking = false;
     session.replies = Replies::On;
     session.transaction = Transaction::default();

@@ -48,6 +48,8 @@ pub struct Session {
     pub authenticated: bool,
     /// READONLY: replicas may answer its reads.
     pub readonly: bool,
+    /// CLIENT READS LINEARIZABLE: before each of its reads a quorum says that this node leads.
+    pub linearizable: bool,
     /// ASKING was just sent: the next request may be for a slot that is being imported.
     pub asking: bool,
     /// CLIENT REPLY.
@@ -106,6 +108,7 @@ impl Session {
             proto: Proto::Resp2,
             authenticated,
             readonly: false,
+            linearizable: false,
             asking: false,
             replies: Replies::On,
             transaction: Transaction::default(),
@@ -126,6 +129,11 @@ impl Session {
             let mut profile = self.client.profile.lock();
             (profile.last_command, profile.multi) = now;
         }
+    }
+
+    /// Whether a replica may answer what it reads.
+    pub fn reads_replicas(&self) -> bool {
+        self.readonly && !self.linearizable
     }
 
     /// Whether the request at hand goes unanswered.

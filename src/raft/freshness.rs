@@ -1,0 +1,82 @@
+//! How far a follower's state may be behind its leader's: what a replica read with a bound on its age needs.
+//!
+//! A leader whose lease was valid at some moment had, by then, committed all that anybody had committed. It says so in
+//! each append request, with the index; once the follower has applied that much its state is as new as that request.
+//! A leader that is cut off with its followers loses its lease, so they grow old together.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+/// Knows nothing of openraft, and of time only what it is told.
+#[derive(Debug)]
+pub struct Freshness {
+    start: Instant,
+    /// Microseconds after `start` (and one more) at which the state was as new as the leader's; 0: never.
+    as_of: AtomicU64,
+    promised: Mutex<Option<Promise>>,
+}
+
+/// At this moment the leader had committed so much, and not all of it was applied here.
+#[derive(Clone, Copy, Debug)]
+struct Promise {
+    commit: u64,
+    at: Instant,
+}
+
+impl Freshness {
+    /// Of a state that may be as old as you like.
+    pub fn new(now: Instant) -> Freshness {
+        Freshness { start: now, as_of: AtomicU64::new(0), promised: Mutex::default() }
+    }
+
+    /// A leader under its lease has said, in a request that came `at` this moment, how much is committed; so much is
+    /// applied here now.
+    pub(in crate::raft) fn told(&self, commit: u64, applied: u64, at: Instant) {
+        let mut promised = self.promised.lock();
+        if let Some(promise) = promised.take_if(|promise| promise.commit <= applied) {
+            self.extend(promise.at);
+        }
+        match commit <= applied {
+            true => self.extend(at),
+            // The oldest that is not kept yet: if each request replaced it, none would be kept under load.
+            false => drop(promised.get_or_insert(Promise { commit, at })),
+        }
+    }
+
+    /// Whether the state is at most so much older than the leader's.
+    pub fn is_within(&self, limit: Duration, now: Instant) -> bool {
+        let as_of = self.as_of.load(Ordering::Acquire);
+        as_of > 0 && now.saturating_duration_since(self.start + Duration::from_micros(as_of - 1)) <= limit
+    }
+
+    fn extend(&self, at: Instant) {
+        let at = at.saturating_duration_since(self.start).as_micros() as u64 + 1;
+        self.as_of.fetch_max(at, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_is_as_new_as_the_last_promise_it_keeps() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let within = |freshness: &Freshness, now| freshness.is_within(Duration::from_millis(100), at(now));
+        let freshness = Freshness::new(start);
+        assert!(!within(&freshness, 0), "it has never heard of a leader");
+        freshness.told(5, 5, at(10));
+        assert!(within(&freshness, 110));
+        assert!(!within(&freshness, 111));
+        freshness.told(9, 7, at(50));
+        freshness.told(12, 8, at(100));
+        assert!(!within(&freshness, 120), "what was committed then is not applied yet");
+        freshness.told(13, 10, at(120));
+        assert!(within(&freshness, 150), "entry 9 is applied: as new as at 50");
+        assert!(!within(&freshness, 151));
+    }
+}
