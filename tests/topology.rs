@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use rand::TryRngCore;
+use rand::rngs::StdRng;
+use rand::{SeedableRng, TryRngCore};
 use slotcast::bus::Bus;
 use slotcast::bus::call::Peer;
 use slotcast::bus::transport::Tcp;
@@ -18,12 +19,15 @@ use slotcast::id::{GroupId, NodeId};
 use slotcast::meta::bootstrap::plan;
 use slotcast::meta::message::{Answer, ClusterId, Hello, Phase, Request, ask, hello};
 use slotcast::node::cluster::Cluster;
-use slotcast::node::cluster::options::{ClusterOptions, SeedAddress};
+use slotcast::node::cluster::options::{ClusterOptions, Durable, SeedAddress};
 use slotcast::node::cluster::shards::Factory;
 use slotcast::raft::machine::{Cut, Local, Machine, Stager, gathering};
 use slotcast::raft::proposal::{Outcome, Proposal};
 use slotcast::raft::state::Timing;
 use slotcast::topology::{Node as TopologyNode, Topology};
+use slotcast::wal::recovery::WalOptions;
+use slotcast::wal::simulated::SimulatedDisk;
+use slotcast::wal::trust::{Boot, Sync};
 use tokio::sync::oneshot;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
@@ -73,6 +77,10 @@ struct Node {
 
 impl Node {
     fn start(id: NodeId, bus: SocketAddr, seeds: &[SocketAddr]) -> Node {
+        Node::start_on(None, id, bus, seeds)
+    }
+
+    fn start_on(durable: Option<Durable>, id: NodeId, bus: SocketAddr, seeds: &[SocketAddr]) -> Node {
         let written = Written::default();
         let ledgers = written.clone();
         let factory: Factory = Arc::new(move |group| {
@@ -92,7 +100,7 @@ impl Node {
             timing: Timing::default(),
             log_bytes: LOG_BYTES,
             transport: Arc::new(Tcp),
-            durable: None,
+            durable,
             seed: rand::rngs::OsRng.try_next_u64().unwrap(),
         };
         let (kill, killed) = oneshot::channel();
@@ -355,4 +363,65 @@ fn seeds_that_prepared_for_a_cluster_whose_first_node_died_are_empty_again() {
     all_at_home(&nodes, &[id(1), id(2), id(3)]);
     assert_ne!(nodes[0].cluster.phase(), Phase::Member(cluster));
     nodes.into_iter().for_each(Node::crash);
+}
+
+#[test]
+fn after_a_power_loss_of_all_machines_the_longest_logs_lead_and_no_synced_write_is_lost() {
+    let (buses, ids) = (addresses::<3>(), [1, 2, 3].map(|n| NodeId::from_bytes([n; 20])));
+    let disks: [SimulatedDisk; 3] = Default::default();
+    let dir = std::env::temp_dir().join(format!("slotcast-power-{}", std::process::id()));
+    let start = |n: usize, boot: u128| {
+        let disk = Arc::new(disks[n].clone());
+        let wal = WalOptions { disk, sync: Sync::Background, boot: Some(Boot(boot)), draw: 7 };
+        let durable = Durable { wal, dir: dir.join(n.to_string()), threaded: true };
+        Node::start_on(Some(durable), ids[n], buses[n], &buses)
+    };
+    let mut nodes: Vec<Node> = (0..3).map(|n| start(n, 1)).collect();
+    let shards = [1, 2, 3].map(GroupId);
+    let write = |nodes: &[Node], shard: GroupId, text: String| {
+        let leads = |node: &&Node| node.serves(shard);
+        eventually("a leader", || nodes.iter().any(|node| leads(&node)));
+        let leader = nodes.iter().find(leads).unwrap();
+        matches!(leader.write(shard, text), Outcome::Applied { .. })
+    };
+    let mut expected: BTreeMap<GroupId, Vec<Bytes>> = BTreeMap::new();
+    for boot in 2..5 {
+        for (shard, n) in shards.into_iter().flat_map(|shard| (0..20).map(move |n| (shard, n))) {
+            let text = format!("{shard} {boot} {n}");
+            eventually("to be written", || write(&nodes, shard, text.clone()));
+            expected.entry(shard).or_default().push(text.into());
+        }
+        thread::sleep(Duration::from_millis(1500)); // The disks have it by now: within a second.
+        for (shard, n) in shards.into_iter().flat_map(|shard| (0..5).map(move |n| (shard, n))) {
+            write(&nodes, shard, format!("perhaps {boot} {n}"));
+        }
+        let before = nodes[0].topology();
+        nodes.into_iter().for_each(Node::crash);
+        for (n, disk) in disks.iter().enumerate() {
+            disk.lose_power(&mut StdRng::seed_from_u64(boot as u64 * 10 + n as u64));
+        }
+        nodes = (0..2).map(|n| start(n, boot)).collect();
+        eventually("two wait for the third", || nodes.iter().all(|node| node.waits_for("all copies")));
+        nodes.push(start(2, boot));
+        eventually("all serve", || {
+            nodes.iter().all(|node| shards.iter().all(|shard| node.leader(*shard).is_some()))
+        });
+        for shard in shards {
+            assert!(write(&nodes, shard, format!("after {boot}")));
+            eventually("all to have the same", || {
+                let [a, b, c] = [0, 1, 2].map(|n| nodes[n].written(shard));
+                a == b && b == c && a.last().is_some_and(|last| *last == format!("after {boot}"))
+            });
+            let there = nodes[0].written(shard);
+            let sure: Vec<Bytes> = there.iter().filter(|text| text.starts_with(b"shard")).cloned().collect();
+            assert_eq!(sure, expected[&shard], "what was on the disks is there, in its order");
+            assert_eq!(
+                nodes[0].topology().shards[&shard].copies,
+                before.shards[&shard].copies,
+                "the same members"
+            );
+        }
+    }
+    nodes.into_iter().for_each(Node::crash);
+    let _ = std::fs::remove_dir_all(dir);
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bus::Bus;
 use crate::bus::call::{Lane, Peer};
-use crate::id::{MemberId, NodeId};
+use crate::id::{GroupId, MemberId, NodeId};
 use crate::raft::state::Member;
 use crate::topology::Node;
 use crate::topology::change::Change;
@@ -97,6 +97,8 @@ pub enum Request {
         /// Where it is, and which incarnation.
         node: Node,
     },
+    /// What have you left of your log? Answered by [`Answer::Remains`].
+    Remains,
     /// Put this change into the log. For the metadata group's leader; answered by [`Answer::Applied`].
     Propose(Change),
 }
@@ -115,6 +117,8 @@ pub enum Answer {
         /// Your member's id in the metadata group.
         member: MemberId,
     },
+    /// Answers [`Request::Remains`].
+    Remains(Remains),
     /// The change is committed and applied here.
     Applied,
     /// Ask the leader: this one, as far as I know.
@@ -123,6 +127,30 @@ pub enum Answer {
     Unavailable(String),
     /// No; asking again is of no use until something changes.
     Refused(String),
+}
+
+/// What a node knows of its logs after it has started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remains {
+    /// It leads the metadata group, with a majority behind it.
+    pub leads: bool,
+    /// It was not sure at its start to have all that it had acknowledged.
+    pub doubted: bool,
+    /// If so: where its members' logs ended then.
+    pub ends: Vec<End>,
+}
+
+/// Where a member's log ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct End {
+    /// Which group.
+    pub group: GroupId,
+    /// Which member.
+    pub member: MemberId,
+    /// The last entry's term.
+    pub term: u64,
+    /// The last entry's index.
+    pub index: u64,
 }
 
 /// A request or an answer as bytes.

@@ -14,5 +14,6 @@ pub mod machine;
 pub mod memory;
 pub mod message;
 pub mod proposer;
+pub mod reunion;
 pub mod service;
 pub mod standing;

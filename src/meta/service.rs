@@ -53,6 +53,7 @@ impl Desk {
                 Ok(()) => Answer::Prepared,
                 Err(why) => Answer::Refused(why),
             },
+            Request::Remains => Answer::Remains(self.standing.remains()),
             Request::Join { id, node } => self.join(id, node).await,
             Request::Propose(change) => match self.standing.leading_group() {
                 None => Answer::NotLeader(self.standing.leader()),

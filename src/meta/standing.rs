@@ -12,13 +12,13 @@ use parking_lot::Mutex;
 use rand::RngCore;
 use rand::rngs::StdRng;
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use crate::bus::Bus;
 use crate::id::{GroupId, MemberId, NodeId};
 use crate::meta::machine::{MetaMachine, Publisher};
 use crate::meta::memory::Memory;
-use crate::meta::message::{ClusterId, Hello, Phase, Plan};
+use crate::meta::message::{ClusterId, End, Hello, Phase, Plan, Remains};
 use crate::raft::group::Group;
 use crate::raft::groups::Groups;
 use crate::raft::state::{GroupOptions, Member, Timing};
@@ -166,6 +166,14 @@ impl Standing {
             state.am_leader && state.ready
         };
         leads.then_some(group)
+    }
+
+    /// What is left of this node's logs.
+    pub fn remains(&self) -> Remains {
+        let leads = self.leading_group().is_some_and(|group| group.lease().is_valid(Instant::now()));
+        let end = |((group, member), (term, index))| End { group, member, term, index };
+        let ends: Vec<End> = self.groups.ends().into_iter().map(end).collect();
+        Remains { leads, doubted: !ends.is_empty(), ends }
     }
 
     /// Takes part in forming a cluster: Empty to Preparing, with a running member that waits for the others.

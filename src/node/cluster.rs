@@ -9,6 +9,7 @@ pub mod identity;
 mod observer;
 pub mod options;
 mod outlook;
+mod reunion;
 pub mod shards;
 mod storage;
 mod upkeep;
@@ -34,6 +35,7 @@ use crate::meta::proposer::propose;
 use crate::meta::service;
 use crate::meta::standing::{Site, Standing};
 use crate::node::cluster::outlook::Outlook;
+use crate::node::cluster::reunion::reunite;
 use crate::node::cluster::shards::{Factory, OpenShards, Shards};
 use crate::node::cluster::storage::Former;
 use crate::raft::group::Group;
@@ -76,8 +78,11 @@ impl Cluster {
         let (groups, former) = storage::open_groups(&site, &bus, options.durable.as_ref())?;
         let (publisher, topology) = watch::channel(Arc::default());
         let rng = StdRng::seed_from_u64(options.seed);
-        let over = matches!(former, Former::Remains);
-        let memory = if let Former::Life(memory) = former { Some(memory) } else { None };
+        let (over, doubted) = (matches!(former, Former::Remains), matches!(former, Former::Doubted(_)));
+        let memory = match former {
+            Former::Life(memory) | Former::Doubted(memory) => Some(memory),
+            Former::Nothing | Former::Remains => None,
+        };
         let standing = Arc::new(Standing::new(site, bus.clone(), groups.clone(), publisher, rng, memory));
         if over {
             standing.forget().await;
@@ -98,6 +103,9 @@ impl Cluster {
         let mut tasks = JoinSet::new();
         let follower = outlook.clone();
         tasks.spawn(async move { follower.follow().await });
+        if doubted {
+            tasks.spawn(reunite(standing.clone(), groups.clone()));
+        }
         if let Some(wal) = groups.wal() {
             tasks.spawn(upkeep::watch_disk(wal.condition(), groups.clone(), standing.clone()));
         }

@@ -49,6 +49,10 @@ pub async fn drive(inside: Arc<Inside>) {
                 break;
             }
             driver.observe(&metrics, ticked, now);
+            if ticked && let Some(why) = driver.doubt(&metrics, now) {
+                driver.fail(why);
+                break;
+            }
             if ticked {
                 driver.inside.inbox.forget_stale(now);
             }
@@ -118,6 +122,19 @@ impl Driver {
         }
         let elsewhere = metrics.current_leader.is_some() && !leads;
         self.inside.retry(elsewhere || self.inside.lease.is_valid(now), now);
+    }
+
+    /// Ends the doubt when there is no more reason for it. `Some`: it will never end.
+    fn doubt(&self, metrics: &Metrics, now: Instant) -> Option<String> {
+        let mut doubt = self.inside.doubt.lock();
+        if doubt.as_ref()?.is_over(metrics.last_applied.map(|id| id.committed_leader_id().term)) {
+            *doubt = None;
+            self.inside.raft.runtime_config().elect(true);
+            tracing::info!("{}: this node's copy is whole again", self.inside.options.group);
+            return None;
+        }
+        let hopeless = doubt.as_ref()?.is_hopeless(now);
+        hopeless.then(|| "its log lacks its end, and the copy that had most of it does not lead".into())
     }
 
     /// Keeps the control connections that an election would need at once, and notes whether there are others.

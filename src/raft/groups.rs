@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use openraft::{Config, Raft, SnapshotPolicy};
@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::bus::Bus;
 use crate::id::{GroupId, MemberId};
 use crate::raft::client::Outside;
+use crate::raft::doubt::Doubt;
 use crate::raft::driver;
 use crate::raft::group::Group;
 use crate::raft::inbox::Inbox;
@@ -52,6 +53,9 @@ pub struct Groups {
 struct Durable {
     wal: Wal,
     past: Mutex<BTreeMap<Key, Found>>,
+    /// Whether the log may lack its end; where the logs of members started meanwhile ended.
+    doubted: AtomicBool,
+    ends: Mutex<BTreeMap<Key, (u64, u64)>>,
 }
 
 impl Groups {
@@ -61,9 +65,10 @@ impl Groups {
     }
 
     /// The same with members whose logs are kept in `wal`; one that is started under the id it had in `past` goes on
-    /// where it stopped.
-    pub fn durable(bus: Bus, wal: Wal, past: BTreeMap<Key, Found>) -> Groups {
-        Groups::with(bus, Some(Arc::new(Durable { wal, past: Mutex::new(past) })))
+    /// where it stopped. `doubted`: the log may lack its end, so members are started in doubt (`raft/doubt`).
+    pub fn durable(bus: Bus, wal: Wal, past: BTreeMap<Key, Found>, doubted: bool) -> Groups {
+        let (past, doubted, ends) = (Mutex::new(past), AtomicBool::new(doubted), Mutex::default());
+        Groups::with(bus, Some(Arc::new(Durable { wal, past, doubted, ends })))
     }
 
     fn with(bus: Bus, durable: Option<Arc<Durable>>) -> Groups {
@@ -83,7 +88,8 @@ impl Groups {
         if self.group(options.group).is_some() {
             return Err(refused(format!("a member of {} runs here already", options.group)));
         }
-        let config = config(&options)
+        let doubted = self.durable.as_ref().is_some_and(|durable| durable.doubted.load(Ordering::Acquire));
+        let config = Config { enable_elect: !doubted, ..config(&options) }
             .validate()
             .map_err(|error| refused(format!("these timings do not go together: {error}")))?;
         let outside = Arc::new(Outside {
@@ -107,6 +113,7 @@ impl Groups {
             return Err(refused(why));
         }
         let log = self.log(&options, &mut adapter).await.map_err(|error| stopped(&error))?;
+        let doubt = doubted.then(|| self.note_end(&options, &log));
         let raft = Raft::new(options.member, Arc::new(config), network, log.clone(), adapter)
             .await
             .map_err(|error| GroupError::Stopped(error.to_string()))?;
@@ -121,6 +128,7 @@ impl Groups {
             queue: Mutex::new(Queue::default()),
             wake: Notify::new(),
             stopped: AtomicBool::new(false),
+            doubt: Mutex::new(doubt),
             inbox,
             kept,
             saving: self.saving.clone(),
@@ -144,6 +152,37 @@ impl Groups {
             sleep_until(self.begun + options.timing.election_max).await;
         }
         restore(adapter, (durable.wal.clone(), key), &found.unwrap_or_default(), options.log_bytes)
+    }
+
+    fn note_end(&self, options: &GroupOptions, log: &LogStore) -> Doubt {
+        if let Some(durable) = &self.durable {
+            let end = log.last().map_or((0, 0), |id| (id.committed_leader_id().term, id.index));
+            durable.ends.lock().insert((options.group, options.member), end);
+        }
+        Doubt { term: log.term(), source: None }
+    }
+
+    /// Where the logs of members that were started in doubt ended: (term, index). Empty: there was no doubt.
+    pub fn ends(&self) -> BTreeMap<Key, (u64, u64)> {
+        self.durable.as_ref().map(|durable| durable.ends.lock().clone()).unwrap_or_default()
+    }
+
+    /// Names the member of each group whose log goes farthest. Members started from now on are in no doubt.
+    pub fn name_sources(&self, sources: &BTreeMap<GroupId, MemberId>) {
+        let Some(durable) = &self.durable else { return };
+        durable.doubted.store(false, Ordering::Release);
+        for Group(inside) in self.all() {
+            let Some(source) = sources.get(&inside.options.group) else { continue };
+            if let Some(doubt) = &mut *inside.doubt.lock() {
+                doubt.source = Some((*source, Instant::now()));
+                inside.raft.runtime_config().elect(*source == inside.options.member);
+            }
+        }
+    }
+
+    /// Whether some member is in doubt.
+    pub fn any_doubt(&self) -> bool {
+        self.all().iter().any(|group| group.0.doubt.lock().is_some())
     }
 
     /// Member ids are handed out in ascending order: one that is lower than one that was here is over and forgotten.

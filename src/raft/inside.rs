@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use crate::id::GroupId;
 use crate::raft::client::Outside;
+use crate::raft::doubt::Doubt;
 use crate::raft::inbox::Inbox;
 use crate::raft::kept::Kept;
 use crate::raft::lease::Lease;
@@ -46,6 +47,8 @@ pub struct Inside {
     /// Wakes the driver.
     pub wake: Notify,
     pub stopped: AtomicBool,
+    /// Whether its log may lack its end.
+    pub doubt: Mutex<Option<Doubt>>,
     pub inbox: Inbox,
     pub kept: Arc<Kept>,
     /// Leave to write a snapshot because the log has grown; the node's: one at a time.
@@ -71,6 +74,9 @@ impl Inside {
             true => Answer::Refused("the member has stopped".into()),
             false if matches!(message, Message::Transfer(_)) && !self.log.takes_entries() => {
                 Answer::Refused("this node cannot lead: its disk takes nothing".into())
+            }
+            false if self.doubt.lock().is_some_and(|doubt| !doubt.admits(&message)) => {
+                Answer::Refused("this member's log may lack its end: it waits for the others".into())
             }
             // Without tokio's budget: a message must reach openraft's queue at the first poll, so that those of
             // one stream keep their order.

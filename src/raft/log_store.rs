@@ -24,9 +24,9 @@ use crate::id::GroupId;
 use crate::raft::stored::encode_payload;
 use crate::raft::types::{Entry, LogId, TypeConfig, Vote};
 use crate::wal::Key;
+use crate::wal::flush::Condition;
 use crate::wal::log::Wal;
 use crate::wal::record::{Kind, Record};
-use crate::wal::writer::Condition;
 
 /// Bytes of entries read for one append request, about; one entry may be longer.
 pub const READ_BYTES: usize = 1 << 20;
@@ -146,6 +146,18 @@ impl LogStore {
     /// That goes on after `log`, and is kept in the write-ahead log under a name.
     pub fn durable(log: Log, wal: Wal, key: Key) -> LogStore {
         LogStore { log: Arc::new(Mutex::new(log)), durable: Some((wal, key)) }
+    }
+
+    /// The last entry's id.
+    pub fn last(&self) -> Option<LogId> {
+        self.log.lock().last()
+    }
+
+    /// The greatest term known here.
+    pub fn term(&self) -> u64 {
+        let log = self.log.lock();
+        let (vote, last) = (log.vote.map(|vote| vote.leader_id.term), log.last());
+        vote.max(last.map(|id| id.committed_leader_id().term)).unwrap_or(0)
     }
 
     /// Whether what is appended gets to the write-ahead log, and not only into the queue before it.

@@ -11,10 +11,12 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot, watch};
 
 use crate::wal::disk::Disk;
+use crate::wal::flush::{Condition, Done};
 use crate::wal::record::{Kind, Record};
 use crate::wal::scan::Located;
 use crate::wal::segment::name;
-use crate::wal::writer::{BALLAST, BALLAST_BYTES, Condition, Done, Writer};
+use crate::wal::trust::Boot;
+use crate::wal::writer::{BALLAST, BALLAST_BYTES, Writer};
 use crate::wal::{Key, NODE};
 
 /// The disk has what was written at most so long ago.
@@ -39,6 +41,8 @@ struct Shared {
     wake: Notify,
     condition: watch::Sender<Condition>,
     closed: AtomicBool,
+    boot: Option<Boot>,
+    doubted: AtomicBool,
 }
 
 struct Alive(Arc<Shared>);
@@ -52,13 +56,20 @@ impl Drop for Alive {
 
 impl Wal {
     /// Around a writer; with the flusher, which somebody must run.
-    pub(in crate::wal) fn new(disk: Arc<dyn Disk>, writer: Writer) -> (Wal, Flusher) {
+    pub(in crate::wal) fn new(
+        disk: Arc<dyn Disk>,
+        writer: Writer,
+        boot: Option<Boot>,
+        doubted: bool,
+    ) -> (Wal, Flusher) {
         let shared = Arc::new(Shared {
             disk,
             writer: Mutex::new(writer),
             wake: Notify::new(),
             condition: watch::Sender::new(Condition::Good),
             closed: AtomicBool::new(false),
+            boot,
+            doubted: AtomicBool::new(doubted),
         });
         (Wal { shared: shared.clone(), _alive: Arc::new(Alive(shared.clone())) }, Flusher(shared))
     }
@@ -102,7 +113,12 @@ impl Wal {
     pub async fn clear(&self) -> io::Result<()> {
         let (done, kept) = oneshot::channel();
         let done: Done = Box::new(move |result| drop(done.send(result)));
-        let told = self.shared.writer.lock().clear(done);
+        let told = {
+            let mut writer = self.shared.writer.lock();
+            // What is not used any more is in no doubt.
+            self.shared.doubted.store(false, Ordering::Release);
+            writer.clear(self.shared.boot, done)
+        };
         self.shared.wake.notify_one();
         if let Some((done, result)) = told {
             done(result);
@@ -143,6 +159,13 @@ impl Wal {
         self.shared.disk.open(&name(segment))?.read_at(at, entry.length).map(Bytes::from)
     }
 
+    /// Ends the doubt there was when it was opened.
+    pub fn believe(&self) -> io::Result<()> {
+        self.shared.writer.lock().believe(self.shared.boot)?;
+        self.shared.doubted.store(false, Ordering::Release);
+        Ok(())
+    }
+
     /// How it is, and each change.
     pub fn condition(&self) -> watch::Receiver<Condition> {
         self.shared.condition.subscribe()
@@ -152,7 +175,8 @@ impl Wal {
     pub fn stop(&self) -> io::Result<()> {
         let (done, kept) = std::sync::mpsc::channel();
         let done: Done = Box::new(move |result| drop(done.send(result)));
-        self.append_durably([Record::new(Kind::Stopped, NODE, 0, 0)], done);
+        let whole = !self.shared.doubted.load(Ordering::Acquire);
+        self.append_durably(whole.then_some(Record::new(Kind::Stopped, NODE, 0, 0)), done);
         self.shared.flush();
         if *self.shared.condition.borrow() == Condition::Full {
             return Err(io::ErrorKind::StorageFull.into());

@@ -16,6 +16,7 @@
 //! mean, what a snapshot is, who leads.
 
 pub mod disk;
+pub mod flush;
 pub mod ledger;
 pub mod log;
 pub mod record;

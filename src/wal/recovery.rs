@@ -9,7 +9,7 @@ use crate::wal::disk::Disk;
 use crate::wal::log::{Flusher, Wal};
 use crate::wal::scan::{Found, Scan};
 use crate::wal::segment::{Header, name, number};
-use crate::wal::trust::{Boot, Sync, trust};
+use crate::wal::trust::{Boot, End, Sync, trust};
 use crate::wal::writer::{BALLAST, UNFINISHED, Writer};
 
 /// While this file is there, the log counts as gone: its removal was begun.
@@ -35,8 +35,11 @@ pub struct Past {
     pub note: Option<Vec<u8>>,
     /// Members' logs and votes.
     pub members: BTreeMap<Key, Found>,
-    /// Why a log that was there is not believed, and removed.
+    /// Why a log that was there is of no use, and removed.
     pub distrusted: Option<String>,
+    /// Why the end of the log may be missing: its members must not act until all others' logs were looked at, and then
+    /// [`Wal::believe`] ends the doubt. A process that dies before leaves the log in doubt.
+    pub doubted: Option<String>,
 }
 
 /// Opens the log, or begins one.
@@ -54,16 +57,23 @@ pub fn open(options: WalOptions) -> io::Result<(Wal, Flusher, Past)> {
             (Scan::new(options.boot), Some(why))
         }
     };
+    let doubted = scan.end.and_then(|end| trust(end, options.boot).err());
+    let (boot, sync) = match scan.end.filter(|_| doubted.is_some()) {
+        Some(End { boot, .. }) => (boot, Sync::Background),
+        None => (options.boot, options.sync),
+    };
     cut(&*disk, &mut scan, &mut numbers)?;
     let header = Header {
         number: numbers.last().map_or(1, |last| last + 1),
         wal: scan.wal.unwrap_or(options.draw),
-        boot: options.boot,
-        sync: options.sync,
+        boot,
+        sync,
     };
-    let writer = Writer::begin(disk.clone(), header, scan.ledger, &scan.members, scan.note.clone())?;
-    let (wal, flusher) = Wal::new(disk, writer);
-    Ok((wal, flusher, Past { note: scan.note, members: scan.members, distrusted }))
+    let writer =
+        Writer::begin(disk.clone(), (header, options.sync), scan.ledger, &scan.members, scan.note.clone())?;
+    let (wal, flusher) = Wal::new(disk, writer, options.boot, doubted.is_some());
+    let doubted = doubted.map(str::to_owned);
+    Ok((wal, flusher, Past { note: scan.note, members: scan.members, distrusted, doubted }))
 }
 
 /// Removes a log, if there is one; a crash on the way leaves none that is believed.
@@ -103,8 +113,7 @@ fn read(disk: &dyn Disk, numbers: &[u64], boot: Option<Boot>) -> io::Result<Resu
             return Ok(Err(corrupt.to_string()));
         }
     }
-    match scan.end.map(|end| trust(end, boot)) {
-        Some(Err(why)) => Ok(Err(why.to_owned())),
+    match scan.end {
         None if !numbers.is_empty() => Ok(Err("its first segment is damaged".to_owned())),
         _ => Ok(Ok(scan)),
     }
@@ -138,9 +147,9 @@ mod tests {
 
     use super::*;
     use crate::id::GroupId;
+    use crate::wal::flush::Condition;
     use crate::wal::record::{Kind, Record};
     use crate::wal::simulated::{Failure, SimulatedDisk};
-    use crate::wal::writer::Condition;
 
     const A: Key = (GroupId(1), 11);
     const B: Key = (GroupId(2), 21);
@@ -166,7 +175,7 @@ mod tests {
     struct Heard(Arc<Mutex<Vec<(u64, bool)>>>);
 
     impl Heard {
-        fn done(&self, what: u64) -> crate::wal::writer::Done {
+        fn done(&self, what: u64) -> crate::wal::flush::Done {
             let heard = self.0.clone();
             Box::new(move |result| heard.lock().unwrap().push((what, result.is_ok())))
         }
@@ -217,10 +226,18 @@ mod tests {
             }
             disk.lose_power(&mut StdRng::seed_from_u64(3));
             let (_, _, past) = start(&disk, sync, 2).unwrap();
-            assert_eq!(past.distrusted.is_none(), trusted, "{sync:?}, stopped {stop}: {past:?}");
-            assert!(!trusted || indexes(&past, A).starts_with(&[0]));
-            let again = start(&disk, sync, 2).unwrap().2;
-            assert_eq!(again.distrusted, None, "an untrusted log is told of once, then it is gone");
+            assert_eq!(past.doubted.is_none(), trusted, "{sync:?}, stopped {stop}: {past:?}");
+            assert!(indexes(&past, A).starts_with(&[0]), "it was synced");
+            let (wal, flusher, again) = start(&disk, sync, 2).unwrap();
+            assert_eq!(again.doubted.is_none(), trusted, "doubt outlasts a restart, until it is ended");
+            wal.stop().unwrap();
+            assert_eq!(start(&disk, sync, 2).unwrap().2.doubted.is_none(), trusted, "and an orderly stop");
+            drop((wal, flusher));
+            let (wal, flusher, _) = start(&disk, sync, 2).unwrap();
+            wal.believe().unwrap();
+            flusher.turn();
+            let past = start(&disk, sync, 2).unwrap().2;
+            assert_eq!((past.doubted.clone(), indexes(&past, A).first()), (None, Some(&0)));
         }
     }
 
@@ -366,7 +383,7 @@ mod tests {
                     }
                     let (_, _, past) = start(&disk, sync, 1 + (sync == Sync::Always) as u128).unwrap();
                     let what = format!("{sync:?}, {kind:?} (half {half}) at operation {at}: {past:?}");
-                    assert!(past.distrusted.is_none() || entries == 0, "{what}");
+                    assert!(past.distrusted.is_none() && past.doubted.is_none() || entries == 0, "{what}");
                     let found = indexes(&past, A);
                     assert!(found.len() as u64 >= entries, "{entries} acknowledged; {what}");
                     assert_eq!(found, (0..found.len() as u64).collect::<Vec<_>>(), "{what}");

@@ -5,11 +5,12 @@ use std::io;
 use std::sync::Arc;
 
 use crate::wal::disk::{Disk, DiskFile};
+use crate::wal::flush::{Condition, Done, Flush};
 use crate::wal::ledger::Ledger;
 use crate::wal::record::{Kind, Record};
 use crate::wal::scan::{Found, Position};
 use crate::wal::segment::{Header, name};
-use crate::wal::trust::Sync;
+use crate::wal::trust::{Boot, Sync};
 use crate::wal::{Key, NODE};
 
 /// Bytes of the first segment; each next one is four times as long ...
@@ -30,20 +31,6 @@ pub const BALLAST_BYTES: u64 = 256 << 10;
 /// Suffix of a segment that is being prepared.
 pub const UNFINISHED: &str = ".new";
 
-/// Gets the outcome of an append, exactly once. It must be short and must not append itself.
-pub type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
-
-/// How the log is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Condition {
-    /// It takes what it is given.
-    Good,
-    /// The disk is full: what it is given waits, and so do those who gave it.
-    Full,
-    /// It will never take anything again; why.
-    Failed(String),
-}
-
 /// What is said again of a member at the head of each segment.
 #[derive(Clone, Debug, Default)]
 struct Head {
@@ -63,6 +50,8 @@ struct Held {
 pub struct Writer {
     disk: Arc<dyn Disk>,
     header: Header,
+    /// How it writes, which in doubt is not what the header says.
+    sync: Sync,
     file: Arc<dyn DiskFile>,
     /// Where the next record goes.
     at: u64,
@@ -90,28 +79,11 @@ pub struct Writer {
     failed: Option<String>,
 }
 
-/// What the flusher has to do.
-pub struct Flush {
-    files: Vec<Arc<dyn DiskFile>>,
-    names: Option<Arc<dyn Disk>>,
-    upto: Position,
-    /// Whom to tell.
-    pub done: Vec<Done>,
-}
-
-impl Flush {
-    /// Waits for the disk.
-    pub fn sync(&self) -> io::Result<()> {
-        self.names.as_ref().map_or(Ok(()), |disk| disk.sync_names())?;
-        self.files.iter().try_for_each(|file| file.sync())
-    }
-}
-
 impl Writer {
     /// Begins segment `header.number` after what was found.
     pub fn begin(
         disk: Arc<dyn Disk>,
-        header: Header,
+        (header, sync): (Header, Sync),
         ledger: Ledger,
         members: &BTreeMap<Key, Found>,
         note: Option<Vec<u8>>,
@@ -123,6 +95,7 @@ impl Writer {
         let mut writer = Writer {
             disk,
             header,
+            sync,
             file: file.clone(),
             at: 0,
             size: FIRST_SEGMENT,
@@ -175,6 +148,13 @@ impl Writer {
         Ok(())
     }
 
+    /// From the next segment on the log says that all before it is whole, as of this boot.
+    pub fn believe(&mut self, boot: Option<Boot>) -> io::Result<()> {
+        let doubted = self.header;
+        (self.header.boot, self.header.sync) = (boot, self.sync);
+        self.rotate(false).inspect_err(|_| self.header = doubted)
+    }
+
     /// Goes on to the next segment, or stays in this one if that cannot be.
     fn rotate(&mut self, cleared: bool) -> io::Result<()> {
         let header = Header { number: self.header.number + 1, ..self.header };
@@ -193,7 +173,7 @@ impl Writer {
     /// Zeroes the next segment, so that waiting for the disk is later a write of its contents only (twice as fast).
     /// To be called by the flusher; writes outside of the lock.
     pub fn unprepared(&self) -> Option<(Arc<dyn Disk>, String, u64)> {
-        let wanted = self.header.sync == Sync::Always && self.prepared.is_none() && self.failed.is_none();
+        let wanted = self.sync == Sync::Always && self.prepared.is_none() && self.failed.is_none();
         let size = (self.size * 4).min(LONGEST_SEGMENT);
         // Not before a part of this one is used: a log that is hardly written to takes no room.
         (wanted && self.at > self.size / 4)
@@ -297,7 +277,7 @@ impl Writer {
     }
 
     fn written(&mut self, done: Done, durable: bool) -> Option<(Done, io::Result<()>)> {
-        if durable || self.header.sync == Sync::Always {
+        if durable || self.sync == Sync::Always {
             self.waiting.push(done);
             return None;
         }
@@ -344,9 +324,10 @@ impl Writer {
     }
 
     /// Begins anew: nothing written so far counts.
-    pub fn clear(&mut self, done: Done) -> Option<(Done, io::Result<()>)> {
+    pub fn clear(&mut self, boot: Option<Boot>, done: Done) -> Option<(Done, io::Result<()>)> {
         (self.note, self.heads) = Default::default();
         self.ledger.clear();
+        (self.header.boot, self.header.sync) = (boot, self.sync);
         if let Err(error) = self.rotate(true) {
             return self.fail(done, &error);
         }

@@ -77,7 +77,7 @@ impl Machines {
         let flusher = tokio::spawn(flusher.run());
         let (id, addr) = (NodeId::from_bytes([n as u8 + 1; 20]), host(n as u8 + 1));
         let bus = Bus::start(id, addr, Arc::new(self.network.host(addr))).await.unwrap();
-        let groups = Groups::durable(bus.clone(), wal, past.members);
+        let groups = Groups::durable(bus.clone(), wal, past.members, false);
         let node = Node { id, bus, groups };
         let (group, journal) = node.join(11 + n as u64, LOG).await;
         self.lives[n] = Some(Life { node, group, journal, flusher });
@@ -245,7 +245,7 @@ fn a_member_of_another_id_begins_empty_and_the_former_one_is_forgotten() {
             let bus = Bus::start(NodeId::from_bytes([1; 20]), host(1), Arc::new(network.host(host(1))))
                 .await
                 .unwrap();
-            let groups = Groups::durable(bus.clone(), wal.clone(), past.members);
+            let groups = Groups::durable(bus.clone(), wal.clone(), past.members, false);
             let node = Node { id: NodeId::from_bytes([1; 20]), bus, groups };
             let (group, journal) = node.join(member, LOG).await;
             (wal, node, group, journal, known)
@@ -278,7 +278,7 @@ async fn snapshots_let_the_log_go_and_both_together_bring_everything_back() {
         let flusher = tokio::spawn(flusher.run());
         let bus =
             Bus::start(NodeId::from_bytes([1; 20]), ([127, 0, 0, 1], 0).into(), Arc::new(Tcp)).await.unwrap();
-        let groups = Groups::durable(bus.clone(), wal, past.members);
+        let groups = Groups::durable(bus.clone(), wal, past.members, false);
         let node = Node { id: NodeId::from_bytes([1; 20]), bus, groups };
         let (group, journal) = node.join_in(Some(&scratch.0), 11, LOG).await;
         let begun_with = journal.0.lock().len();

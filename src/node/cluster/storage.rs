@@ -18,6 +18,8 @@ pub enum Former {
     Remains,
     /// A life to go on with.
     Life(Memory),
+    /// The same, but the end of the log may be missing.
+    Doubted(Memory),
 }
 
 /// The directory of groups, with the members of the life that goes on, if one does.
@@ -30,6 +32,15 @@ pub fn open_groups(site: &Site, bus: &Bus, durable: Option<&Durable>) -> io::Res
     }
     let mut unfit = past.distrusted;
     let (members, former) = match past.note.map(|note| Memory::recall(&note, &site.node(0))) {
+        Some(Ok(memory)) if past.doubted.is_some() => {
+            let why = past.doubted.unwrap_or_default();
+            tracing::warn!(
+                "this node waits for the others before it goes on in cluster {}: {why}",
+                memory.cluster
+            );
+            let groups = Groups::durable(bus.clone(), wal, past.members, true);
+            return Ok((groups, Former::Doubted(memory)));
+        }
         Some(Ok(memory)) => {
             tracing::info!("this node goes on where it stopped, in cluster {}", memory.cluster);
             (past.members, Former::Life(memory))
@@ -44,5 +55,5 @@ pub fn open_groups(site: &Site, bus: &Bus, durable: Option<&Durable>) -> io::Res
     if let Some(why) = unfit {
         tracing::warn!("this node begins a new life, empty, and is brought up by the others: {why}");
     }
-    Ok((Groups::durable(bus.clone(), wal, members), former))
+    Ok((Groups::durable(bus.clone(), wal, members, false), former))
 }

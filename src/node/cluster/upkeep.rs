@@ -16,7 +16,7 @@ use crate::raft::membership::{HomeWatch, Situation, Step, Wanted};
 use crate::raft::state::{GroupError, GroupState, Member};
 use crate::topology::change::Change;
 use crate::topology::{Leadership, Topology};
-use crate::wal::writer::Condition;
+use crate::wal::flush::Condition;
 
 /// At most one look at a group in this time, however often its figures change.
 const PACE: Duration = Duration::from_millis(50);

@@ -1,0 +1,146 @@
+//! Nodes that all may have lost the end of their logs (every machine lost power) find together again. Pure: what each of
+//! them has left in, what to do out.
+//!
+//! All copies must be there: an entry that was acknowledged may have survived on any single one of them. What survives
+//! nowhere is lost, a second of writes at most.
+
+use std::collections::BTreeMap;
+
+use crate::id::{GroupId, MemberId, NodeId};
+use crate::meta::message::{End, Remains};
+use crate::topology::Topology;
+
+/// What a node in doubt does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Ask again later; why, for the operator.
+    Wait(String),
+    /// The others go on without what this node may have lost: it begins anew and is brought up by them.
+    BeginAnew,
+    /// All are there: the member of each group whose log goes farthest.
+    Sources(BTreeMap<GroupId, MemberId>),
+}
+
+/// Decides after a round of all nodes of the topology, itself among them.
+pub fn judge(topology: &Topology, heard: &BTreeMap<NodeId, Result<Remains, String>>) -> Verdict {
+    let known = || heard.values().filter_map(|remains| remains.as_ref().ok());
+    if known().any(|remains| remains.leads && !remains.doubted) {
+        return Verdict::BeginAnew;
+    }
+    let name =
+        |id: &NodeId| topology.nodes.get(id).map_or_else(|| id.short(), |n| format!("{}:{}", n.host, n.port));
+    let mut sources = BTreeMap::new();
+    for (group, members) in groups(topology) {
+        let mut farthest: Option<(u64, u64, MemberId)> = None;
+        for (id, member) in members {
+            let remains = match heard.get(id) {
+                Some(Ok(remains)) => remains,
+                Some(Err(why)) => return Verdict::Wait(format!("{} ({why})", name(id))),
+                None => return Verdict::Wait(name(id)),
+            };
+            if !remains.doubted {
+                return Verdict::Wait(format!("{}, which has its log but leads nothing", name(id)));
+            }
+            let own = |end: &&End| (end.group, end.member) == (group, *member);
+            let Some(end) = remains.ends.iter().find(own) else {
+                return Verdict::Wait(format!("{}, which has not opened its copy of {group} yet", name(id)));
+            };
+            farthest = farthest.max(Some((end.term, end.index, end.member)));
+        }
+        sources.extend(farthest.map(|(_, _, member)| (group, member)));
+    }
+    if sources.is_empty() {
+        Verdict::Wait("the cluster's topology".into())
+    } else {
+        Verdict::Sources(sources)
+    }
+}
+
+fn groups(topology: &Topology) -> impl Iterator<Item = (GroupId, &BTreeMap<NodeId, MemberId>)> {
+    let shards = topology.shards.iter().map(|(group, shard)| (*group, &shard.copies));
+    std::iter::once((GroupId::META, &topology.meta)).chain(shards)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topology::Node;
+    use crate::topology::change::Change;
+
+    fn id(n: u8) -> NodeId {
+        NodeId::from_bytes([n; 20])
+    }
+
+    /// Three nodes, a shard each: members 1 to 3, then 4 to 12.
+    fn topology() -> Topology {
+        let node = |n: u8| {
+            let bus = ([127, 0, 0, 1], 17000 + u16::from(n)).into();
+            (id(n), Node { host: "h".into(), port: 7000 + u16::from(n), bus, incarnation: 1 })
+        };
+        let (nodes, meta) = ((1..=3).map(node).collect(), (1..=3).map(|n| (id(n), u64::from(n))).collect());
+        let mut topology = Topology::default();
+        topology.apply(1, &Change::Form { nodes, meta, shards: 3, copies: 3 });
+        topology
+    }
+
+    /// Everybody in doubt, with logs that end at (2, 10), but those in `ends`.
+    fn all(ends: &[(MemberId, u64, u64)]) -> BTreeMap<NodeId, Result<Remains, String>> {
+        let topology = topology();
+        let mut heard: BTreeMap<NodeId, Remains> = BTreeMap::new();
+        for (group, members) in groups(&topology) {
+            for (id, member) in members {
+                let special = ends.iter().find(|end| end.0 == *member);
+                let (term, index) = special.map_or((2, 10), |end| (end.1, end.2));
+                let remains = heard.entry(*id).or_default();
+                remains.doubted = true;
+                remains.ends.push(End { group, member: *member, term, index });
+            }
+        }
+        heard.into_iter().map(|(id, remains)| (id, Ok(remains))).collect()
+    }
+
+    #[test]
+    fn the_greatest_term_wins_then_the_greatest_index() {
+        let topology = topology();
+        let member = |group: u32, n: u8| topology.shards[&GroupId(group)].copies[&id(n)];
+        let heard = all(&[
+            (1, 2, 11),
+            (member(1, 2), 3, 4),
+            (member(1, 3), 2, 50),
+            (member(2, 3), 2, 12),
+            (member(2, 1), 2, 11),
+        ]);
+        let Verdict::Sources(sources) = judge(&topology, &heard) else { panic!() };
+        assert_eq!(sources.len(), 4);
+        assert_eq!(sources[&GroupId::META], 1);
+        assert_eq!((sources[&GroupId(1)], sources[&GroupId(2)]), (member(1, 2), member(2, 3)));
+    }
+
+    #[test]
+    fn it_waits_for_every_copy() {
+        let (topology, mut heard) = (topology(), all(&[]));
+        heard.insert(id(2), Err("no answer".into()));
+        let waits = |heard: &BTreeMap<_, _>| match judge(&topology, heard) {
+            Verdict::Wait(why) => why,
+            other => panic!("{other:?}"),
+        };
+        assert!(waits(&heard).contains("h:7002 (no answer)"));
+        heard.insert(id(2), Ok(Remains { doubted: true, ..Remains::default() }));
+        assert!(waits(&heard).contains("h:7002, which has not opened"));
+        heard.insert(id(2), Ok(Remains::default()));
+        assert!(waits(&heard).contains("has its log but leads nothing"));
+        assert!(matches!(judge(&Topology::default(), &BTreeMap::new()), Verdict::Wait(_)));
+    }
+
+    #[test]
+    fn it_begins_anew_only_where_a_majority_never_was_in_doubt() {
+        let (topology, mut heard) = (topology(), all(&[]));
+        heard.insert(id(2), Ok(Remains { leads: true, ..Remains::default() }));
+        assert_eq!(judge(&topology, &heard), Verdict::BeginAnew);
+        let mut heard = all(&[]);
+        if let Some(Ok(remains)) = heard.get_mut(&id(2)) {
+            remains.leads = true; // It was in doubt too, and has counted this node's log in.
+        }
+        assert!(matches!(judge(&topology, &heard), Verdict::Sources(_)));
+    }
+}

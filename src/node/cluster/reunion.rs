@@ -1,0 +1,78 @@
+//! Asks all nodes what is left of their logs, when this one may have lost the end of its own, until it is clear how to go
+//! on.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use tokio::time::{Instant, sleep};
+
+use crate::bus::call::Peer;
+use crate::id::NodeId;
+use crate::meta::message::{Answer, Remains, Request, ask};
+use crate::meta::reunion::{Verdict, judge};
+use crate::meta::standing::Standing;
+use crate::raft::groups::Groups;
+use crate::topology::Node;
+
+/// Between two rounds.
+const ROUND: Duration = Duration::from_millis(250);
+/// For one answer.
+const TIMEOUT: Duration = Duration::from_millis(500);
+/// What it waits for is logged when it changes, and again after this time.
+const REMIND: Duration = Duration::from_secs(10);
+
+/// Until the doubt is over.
+pub async fn reunite(standing: Arc<Standing>, groups: Groups) {
+    let mut said: Option<(String, Instant)> = None;
+    let sources = loop {
+        sleep(ROUND).await;
+        match round(&standing).await {
+            Verdict::Sources(sources) => break sources,
+            Verdict::BeginAnew => {
+                tracing::info!(
+                    "the others have gone on: this node begins a new life and is brought up by them"
+                );
+                groups.name_sources(&BTreeMap::new());
+                return standing.give_up().await;
+            }
+            Verdict::Wait(why) => {
+                let why = format!("all copies, to find the longest of their logs; missing: {why}");
+                standing.wait_for(Some(&why));
+                if said.as_ref().is_none_or(|(last, at)| *last != why || at.elapsed() > REMIND) {
+                    tracing::info!("waiting for {why}");
+                    said = Some((why, Instant::now()));
+                }
+            }
+        }
+    };
+    standing.wait_for(None);
+    tracing::info!("all copies are there: of each shard the one with the longest log leads first");
+    groups.name_sources(&sources);
+    while groups.any_doubt() {
+        sleep(ROUND).await;
+    }
+    match groups.wal().map(|wal| wal.believe()) {
+        Some(Err(error)) => tracing::error!("this node will be in doubt again at its next start: {error}"),
+        _ => tracing::info!("this node has all that is left of its cluster's last life, and goes on"),
+    }
+}
+
+async fn round(standing: &Standing) -> Verdict {
+    let topology = standing.topology().borrow().clone();
+    let ask_one = async |(id, node): (&NodeId, &Node)| {
+        if *id == standing.site.me {
+            return (*id, Ok(standing.remains()));
+        }
+        let peer = Peer { node: Some(*id), addr: node.bus };
+        let answer = ask(&standing.bus, peer, &Request::Remains, TIMEOUT).await;
+        let remains: Result<Remains, String> = answer.and_then(|answer| match answer {
+            Answer::Remains(remains) => Ok(remains),
+            other => Err(format!("an answer that does not fit: {other:?}")),
+        });
+        (*id, remains)
+    };
+    let heard = join_all(topology.nodes.iter().map(ask_one)).await;
+    judge(&topology, &heard.into_iter().collect())
+}
