@@ -32,7 +32,7 @@ impl Doubt {
     /// Whether it may hear this message.
     pub fn admits(&self, message: &Message) -> bool {
         let sender = match message {
-            Message::Append(request) => voted_for(&request.vote),
+            Message::Append { request, .. } => voted_for(&request.vote),
             Message::Vote(request) | Message::PreVote(request) => voted_for(&request.vote),
             Message::SnapshotChunk { transfer, .. } => transfer.0,
             Message::SnapshotEnd { vote, .. } => voted_for(vote),
