@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
@@ -45,8 +45,22 @@ struct Node {
     cluster: Option<ClusterThread>,
 }
 
+/// The signals that stop a node. Watched before it can be reached: who reaches it may stop it.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn watch() -> Result<Signals, String> {
+        let watch = |kind| signal(kind).map_err(|error| format!("cannot watch for signals: {error}"));
+        Ok(Signals { terminate: watch(SignalKind::terminate())?, interrupt: watch(SignalKind::interrupt())? })
+    }
+}
+
 impl Node {
     async fn start(config: Arc<Config>) -> Result<(), String> {
+        let signals = Signals::watch()?;
         let listeners = listen(&config).map_err(|error| format!("cannot listen: {error}"))?;
         let metrics = Arc::new(Metrics::default());
         let invalidation = Arc::new(Invalidation::new(config.clone(), metrics.clone()));
@@ -68,7 +82,7 @@ impl Node {
         tokio::spawn(housekeeping::keep(server.clone()));
         tokio::spawn(saving::save_when_asked(server.clone()));
         let node = Node { server, cluster };
-        node.until_stopped().await?;
+        node.until_stopped(signals).await;
         if let Some(cluster) = &node.cluster {
             cluster.stop().await;
         }
@@ -76,16 +90,12 @@ impl Node {
         Ok(())
     }
 
-    async fn until_stopped(&self) -> Result<(), String> {
-        let watch = |kind| signal(kind).map_err(|error| format!("cannot watch for signals: {error}"));
-        let (mut terminate, mut interrupt) =
-            (watch(SignalKind::terminate())?, watch(SignalKind::interrupt())?);
+    async fn until_stopped(&self, mut signals: Signals) {
         tokio::select! {
-            _ = terminate.recv() => info!("SIGTERM: stopping"),
-            _ = interrupt.recv() => info!("SIGINT: stopping"),
+            _ = signals.terminate.recv() => info!("SIGTERM: stopping"),
+            _ = signals.interrupt.recv() => info!("SIGINT: stopping"),
             () = self.server.shutdown.notified() => info!("SHUTDOWN: stopping"),
         }
-        Ok(())
     }
 }
 

@@ -145,7 +145,7 @@ fn memory_report(
     Ok(Verdict::Replied)
 }
 
-/// NOSAVE, SAVE, NOW and FORCE are accepted: there is nothing to save and no reason to wait.
+/// NOSAVE, SAVE, NOW and FORCE are accepted: the log holds what was acknowledged, and there is no reason to wait.
 fn shutdown(
     _: &mut Session,
     _: &Context,
