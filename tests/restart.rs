@@ -251,3 +251,72 @@ fn a_node_whose_log_is_damaged_or_gone_is_brought_up_by_the_others() {
     }
     cluster.has(0..50);
 }
+
+#[test]
+fn a_failover_that_is_asked_for_makes_a_node_the_master_of_all_it_replicates() {
+    let cluster = Cluster::start("failover", &["--durability", "memory"]);
+    cluster.write(0..50);
+    let port = cluster.ports[1];
+    assert_eq!(ask(port, &["CLUSTER", "FAILOVER"]).unwrap(), "+OK");
+    let begun = Instant::now();
+    let masters = || ask(cluster.ports[0], &["CLUSTER", "NODES"]).unwrap();
+    let all = |line: &str| line.contains(&format!(":{port}@")) && line.ends_with("0-16383");
+    while !masters().lines().any(all) {
+        assert!(begun.elapsed() < LIMIT, "{}", masters());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    cluster.has(0..50);
+    let again = ask(port, &["CLUSTER", "FAILOVER"]).unwrap();
+    assert_eq!(again, "-ERR You should send CLUSTER FAILOVER to a replica");
+}
+
+#[test]
+fn a_copy_is_read_while_it_is_new_enough_and_redirects_when_it_is_not() {
+    let cluster = Cluster::start("replica", &["--durability", "memory", "--replica-max-staleness", "1000"]);
+    cluster.write(0..1);
+    let leader =
+        cluster.ports.iter().find(|port| ask(**port, &["GET", "key:0"]).unwrap() == "value 0").unwrap();
+    let follower = cluster.ports.iter().find(|port| *port != leader).unwrap();
+    let mut reader = Connection::open(*follower);
+    assert!(reader.ask("GET key:0").starts_with("-MOVED"));
+    assert_eq!(reader.ask("READONLY"), "+OK");
+    let begun = Instant::now();
+    // Its leader's next heartbeat tells it how new it is.
+    while reader.ask("GET key:0") != "$7" {
+        assert!(begun.elapsed() < LIMIT, "a copy that is up to date is not read");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    reader.line();
+    assert_eq!(reader.ask("CLIENT READS LINEARIZABLE"), "+OK");
+    assert!(reader.ask("GET key:0").starts_with("-MOVED"), "a copy is not linearizable");
+    assert_eq!(reader.ask("CLIENT READS LEASE"), "+OK");
+    // Any state is older than the past.
+    assert_eq!(ask(*follower, &["CONFIG", "SET", "replica-max-staleness", "1"]).unwrap(), "+OK");
+    while !reader.ask("GET key:0").starts_with("-MOVED") {
+        reader.line();
+        assert!(begun.elapsed() < LIMIT, "a copy that is behind is read");
+    }
+}
+
+/// A connection that stays.
+struct Connection(BufReader<TcpStream>);
+
+impl Connection {
+    fn open(port: u16) -> Connection {
+        let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        stream.set_read_timeout(Some(LIMIT)).unwrap();
+        Connection(BufReader::new(stream))
+    }
+
+    /// The first line of the reply to an inline request.
+    fn ask(&mut self, request: &str) -> String {
+        self.0.get_mut().write_all(format!("{request}\r\n").as_bytes()).unwrap();
+        self.line()
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.0.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+}
