@@ -20,14 +20,19 @@ use crate::raft::inbox::Inbox;
 use crate::raft::kept::Kept;
 use crate::raft::lease::Lease;
 use crate::raft::log_store::LogStore;
+use crate::raft::machine::{Cut, CutLost};
 use crate::raft::queue::Queue;
+use crate::raft::snapshot_file::SnapshotError;
 use crate::raft::state::{GroupError, GroupOptions, GroupState};
 use crate::raft::state_machine::Adapter;
-use crate::raft::types::TypeConfig;
+use crate::raft::types::{SnapshotMeta, TypeConfig};
 use crate::raft::wire::{self, Answer, Message};
 
 /// Between two attempts to have a cut while another is being pulled.
 const ANOTHER_CUT: Duration = Duration::from_millis(50);
+
+/// Why a file is begun again.
+const GAVE_WAY: CutLost = CutLost("a follower needs one");
 
 /// The members on this node, by group.
 pub type Members = RwLock<BTreeMap<GroupId, Arc<Inside>>>;
@@ -85,22 +90,43 @@ impl Inside {
         wire::encode_answer(&answer)
     }
 
-    /// Writes a cut of the machine, made as soon as it can be had, to disk; the last index in it.
+    /// Writes a cut of the machine, made as soon as it can be had, to disk; the last index in it. Begins again if a
+    /// follower needs one meanwhile: there is one cut at a time.
     pub async fn save_snapshot(&self) -> Result<u64, GroupError> {
         let Some((dir, _turn)) = self.kept.turn_to_save().await else {
             return Err(GroupError::Refused("this node keeps nothing on disk".into()));
         };
-        let (meta, cut) = loop {
-            let cut = self.raft.with_state_machine(|adapter| Box::pin(ready(adapter.cut()))).await;
-            match cut.map_err(|error| GroupError::Stopped(error.to_string()))? {
-                Some(cut) => break cut,
-                None => tokio::time::sleep(ANOTHER_CUT).await,
+        loop {
+            let (meta, cut) = self.cut().await?;
+            match dir.save(&meta, self.giving_way(cut)).await {
+                Ok(()) => {
+                    let index = meta.last_log_id.map_or(0, |id| id.index);
+                    self.kept.note(index);
+                    return Ok(index);
+                }
+                Err(SnapshotError::Lost(GAVE_WAY)) => {}
+                Err(error) => return Err(GroupError::Unavailable(error.to_string())),
             }
-        };
-        let index = meta.last_log_id.map_or(0, |id| id.index);
-        dir.save(&meta, cut).await.map_err(|error| GroupError::Unavailable(error.to_string()))?;
-        self.kept.note(index);
-        Ok(index)
+        }
+    }
+
+    /// A cut for a file, as soon as it can be had.
+    async fn cut(&self) -> Result<(SnapshotMeta, Cut), GroupError> {
+        loop {
+            if !self.kept.is_follower_waiting() {
+                let cut = self.raft.with_state_machine(|adapter| Box::pin(ready(adapter.cut()))).await;
+                if let Some(cut) = cut.map_err(|error| GroupError::Stopped(error.to_string()))? {
+                    return Ok(cut);
+                }
+            }
+            tokio::time::sleep(ANOTHER_CUT).await;
+        }
+    }
+
+    /// A cut that ends as soon as a follower needs one.
+    fn giving_way(&self, cut: Cut) -> Cut {
+        let kept = self.kept.clone();
+        Box::new(cut.map(move |chunk| if kept.is_follower_waiting() { Err(GAVE_WAY) } else { chunk }))
     }
 
     /// Ends the lease, for good in `term` (and, if that is the last term there is, in all).

@@ -2,13 +2,18 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{MutexGuard, OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 use crate::raft::machine::Stager;
 use crate::raft::snapshot_file::{Finished, SnapshotDir, SnapshotError, Unfinished};
 use crate::raft::types::SnapshotMeta;
+
+/// A follower that had to do without a cut is waited for so long; it asks again sooner than that.
+const WAY: Duration = Duration::from_secs(1);
 
 /// See the module.
 pub struct Kept {
@@ -20,6 +25,8 @@ pub struct Kept {
     sending: Arc<Semaphore>,
     /// One file at a time.
     saving: tokio::sync::Mutex<()>,
+    /// When a follower last had to do without a cut, since a file was being written.
+    wanting: Mutex<Option<Instant>>,
     /// Whether openraft runs: what it asks before, it asks about what is on disk.
     running: AtomicBool,
 }
@@ -27,8 +34,8 @@ pub struct Kept {
 impl Kept {
     /// Nothing known of `dir` yet.
     pub fn new(dir: Option<SnapshotDir>, sending: Arc<Semaphore>) -> Kept {
-        let (newest, saving) = (Mutex::default(), tokio::sync::Mutex::default());
-        Kept { dir, newest, sending, saving, running: AtomicBool::new(false) }
+        let (newest, saving, wanting) = (Mutex::default(), tokio::sync::Mutex::default(), Mutex::default());
+        Kept { dir, newest, sending, saving, wanting, running: AtomicBool::new(false) }
     }
 
     /// Brings the newest snapshot on disk, if there is one, into the machine; what it covers.
@@ -75,6 +82,16 @@ impl Kept {
             return None;
         }
         self.sending.clone().try_acquire_owned().ok()
+    }
+
+    /// Notes whether a follower got the cut it needs. One that lacks entries matters more than a file.
+    pub fn note_follower(&self, got_one: bool) {
+        *self.wanting.lock() = (!got_one).then(Instant::now);
+    }
+
+    /// Whether a follower is waiting for a cut.
+    pub fn is_follower_waiting(&self) -> bool {
+        self.wanting.lock().is_some_and(|since| since.elapsed() < WAY)
     }
 
     /// The one place and the turn to write a snapshot there; `None` where nothing is kept.

@@ -135,9 +135,12 @@ impl RaftStateMachine<TypeConfig> for Adapter {
         if self.applied.is_none() {
             return Ok(None); // Asked once at the start, when there is nothing to restore from.
         }
-        let leave = self.kept.leave_to_send();
-        let cut = leave.and_then(|leave| Some(SnapshotBody::Cut(self.machine.get_mut().snapshot()?, leave)));
-        Ok(Some(Snapshot { meta: self.meta(), snapshot: cut.unwrap_or(SnapshotBody::Possible) }))
+        let body = self.kept.leave_to_send().and_then(|leave| {
+            let cut = self.machine.get_mut().snapshot();
+            self.kept.note_follower(cut.is_some());
+            Some(SnapshotBody::Cut(cut?, leave))
+        });
+        Ok(Some(Snapshot { meta: self.meta(), snapshot: body.unwrap_or(SnapshotBody::Possible) }))
     }
 }
 

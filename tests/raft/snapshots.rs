@@ -1,6 +1,7 @@
 //! Snapshots: to disk and back, and from one member to another while writes go on.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -86,7 +87,7 @@ impl Observer for Deaf {
     fn looked_up(&self, _lookups: Lookups) {}
 }
 
-async fn join_with_shard(node: &Node, member: MemberId) -> (Group, Arc<Shard>) {
+async fn join_with_shard(node: &Node, member: MemberId, dir: Option<&Path>) -> (Group, Arc<Shard>) {
     let shard = Arc::new(Shard::new(GROUP, Arc::new(Deaf), Clock::System, member));
     let options = GroupOptions {
         group: GROUP,
@@ -94,7 +95,7 @@ async fn join_with_shard(node: &Node, member: MemberId) -> (Group, Arc<Shard>) {
         me: node.as_member(),
         timing: Timing::default(),
         log_bytes: 256 << 10,
-        dir: None,
+        dir: dir.map(Path::to_owned),
     };
     let group = node.groups.start(options, Box::new(ShardMachine::new(shard.clone()))).await.unwrap();
     (group, shard)
@@ -123,19 +124,50 @@ fn change(n: usize) -> Bytes {
     }
 }
 
-#[tokio::test]
-async fn a_copy_that_joins_while_its_keys_change_comes_to_hold_the_same() {
-    let node = Node::start(1, None).await;
-    let (leader, shard) = join_with_shard(&node, 11).await;
+/// A leader with ten megabytes of keys and no log that goes back to their beginning.
+async fn filled(node: &Node, dir: Option<&Path>) -> (Group, Arc<Shard>) {
+    let (leader, shard) = join_with_shard(node, 11, dir).await;
     leader.initialize(BTreeMap::from([(11, node.as_member())])).await.unwrap();
     becomes(&leader, "to lead", |state| state.ready).await;
     let value = "x".repeat(500);
     let filling = (0..20_000).map(|n| entry(&["SET", &format!("{{{}}}{}", n % 500, n), &value]));
     write_all(&leader, filling).await;
     becomes(&leader, "the log to lose its beginning", |state| state.log_bytes < 1 << 20).await;
+    (leader, shard)
+}
 
+fn digests(shard: &Shard) -> Vec<u64> {
+    (0..16384).map(|slot| digest(&shard.keyspace, slot)).collect()
+}
+
+#[tokio::test]
+async fn a_file_being_written_gives_way_to_a_follower_and_is_written_then() {
+    let scratch = Scratch::new();
+    let node = Node::start(1, None).await;
+    let (leader, shard) = filled(&node, Some(&scratch.0)).await;
     let other = Node::start(2, None).await;
-    let (_follower, copy) = join_with_shard(&other, 12).await;
+    let (_follower, copy) = join_with_shard(&other, 12, None).await;
+    let saving = tokio::spawn({
+        let leader = leader.clone();
+        async move { leader.save_snapshot().await }
+    });
+    let begun = || std::fs::read_dir(scratch.0.join("snapshots")).ok()?.next().map(drop);
+    eventually("the file to be begun", begun).await;
+    leader.add_learner(12, other.as_member()).await.unwrap();
+    let (expected, has_it) = (digests(&shard), || copy.keyspace.usage().keys > 0);
+    eventually("the copy to be brought up", || has_it().then_some(())).await;
+    assert!(!saving.is_finished(), "the follower comes first");
+    assert!(digests(&copy) == expected);
+    let saved = saving.await.unwrap().unwrap();
+    assert_eq!(leader.saved_snapshot(), Some(saved));
+}
+
+#[tokio::test]
+async fn a_copy_that_joins_while_its_keys_change_comes_to_hold_the_same() {
+    let node = Node::start(1, None).await;
+    let (leader, shard) = filled(&node, None).await;
+    let other = Node::start(2, None).await;
+    let (_follower, copy) = join_with_shard(&other, 12, None).await;
     leader.add_learner(12, other.as_member()).await.unwrap();
     let mut written = 0;
     // Ten megabytes take a while to come over; it is being written to for all of it.
@@ -144,7 +176,6 @@ async fn a_copy_that_joins_while_its_keys_change_comes_to_hold_the_same() {
         written += 100;
     }
     write_all(&leader, (written..written + 100).map(change)).await;
-    let digests = |shard: &Shard| (0..16384).map(|slot| digest(&shard.keyspace, slot)).collect::<Vec<_>>();
     let expected = digests(&shard);
     eventually("the copy to hold the same", || (digests(&copy) == expected).then_some(())).await;
     assert_eq!(shard.keyspace.usage().keys, copy.keyspace.usage().keys);
