@@ -75,10 +75,11 @@ async fn one(cluster: &Cluster, probes: &Probes, kinds: &[Kind], rng: &mut Small
         faults.iter().filter_map(|fault| led(fault.victim)).map(|shard| probes.gap(shard, begin, end)).max();
     let ms = |ns: u64| ns as f64 / 1e6;
     println!(
-        "{:7.1} s  {told}: {} ms without a write, in good health {:.0} ms after it",
+        "{:7.1} s  {told}: over at {:.1} s, in good health {:.0} ms later; {} ms without a write",
         ms(begin) / 1e3,
-        gap.map_or("-".into(), |gap| gap.as_millis().to_string()),
-        ms(end - undone)
+        ms(undone) / 1e3,
+        ms(end - undone),
+        gap.map_or("-".into(), |gap| gap.as_millis().to_string())
     );
     settled.map_err(|why| format!("{told}: {why}"))?;
     let name = faults.iter().map(|fault| fault.kind.name()).collect::<Vec<_>>().join("+");

@@ -13,6 +13,7 @@ use nix::unistd::Pid;
 use tokio::time::sleep;
 
 use crate::disk::Disk;
+use crate::network::enter;
 
 /// A node that has not ended so long after SIGTERM hangs.
 pub const STOP: Duration = Duration::from_secs(20);
@@ -85,13 +86,13 @@ impl Node {
         let log = OpenOptions::new().create(true).append(true).open(&self.log)?;
         let mut command = match &self.namespace {
             Some(namespace) => {
-                // `ip netns exec` becomes the server: its process is the one to signal.
-                let mut command = Command::new("ip");
-                command.args(["netns", "exec", namespace]);
+                // Each of these becomes the next, so that in the end the server's process is the one to signal.
+                let mut command = Command::new("nsenter");
+                command.arg(enter(namespace));
                 if let Some(disk) = &self.disk {
                     let boot = disk.boot.display();
                     let line = format!("mount --bind {boot} {BOOT_ID} && exec \"$@\"");
-                    command.args(["sh", "-c", &line, "sh"]);
+                    command.args(["unshare", "--mount", "--propagation", "slave", "sh", "-c", &line, "sh"]);
                 }
                 command.arg(&self.launch.server);
                 command
