@@ -15,6 +15,8 @@ pub enum Rule {
     AcknowledgedEarly,
     /// A read is answered although the lease has run out.
     ReadWithoutLease,
+    /// A vote is kept in memory only.
+    VoteForgotten,
 }
 
 /// Whether a rule is to be broken.
@@ -22,6 +24,7 @@ pub fn breaks(rule: Rule) -> bool {
     let name = match rule {
         Rule::AcknowledgedEarly => "acknowledged-early",
         Rule::ReadWithoutLease => "read-without-lease",
+        Rule::VoteForgotten => "vote-forgotten",
     };
     ASKED_FOR.iter().any(|asked| asked == name)
 }

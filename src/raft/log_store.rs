@@ -261,6 +261,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
         self.log.lock().vote = Some(*vote);
         let Some((wal, key)) = &self.durable else { return Ok(()) };
+        #[cfg(feature = "broken")]
+        if crate::broken::breaks(crate::broken::Rule::VoteForgotten) {
+            return Ok(());
+        }
         let won = [vote.committed as u8];
         let record = Record::new(Kind::Vote, *key, vote.leader_id.term, vote.leader_id.voted_for);
         wal.save(Record { body: [&[], &won], ..record }).await

@@ -150,12 +150,13 @@ async fn verify(flags: Flags) -> Result<bool, String> {
             .map_err(|e| e.to_string())?;
     }
     let mut reader = Client::new(u16::MAX, nodes, seed);
-    let silent = workload::read_all(&mut reader, &records).await;
-    let lost = workload::lost(&mut reader, &records).await;
-    let mut findings = records.look(Findings::of);
-    findings.lost.extend(lost);
+    let read = workload::read_all(&mut reader, &records).await;
+    let mut findings = records.look(|seen| Findings::of(seen, read.is_ok()));
     findings.other.extend(broke_off);
-    findings.other.extend(silent.iter().map(|key| format!("nobody answers for {key}")));
+    match read {
+        Ok(lost) => findings.lost.extend(lost),
+        Err(why) => findings.other.push(why),
+    }
     let unasked = connection::unasked();
     findings
         .other

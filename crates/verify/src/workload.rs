@@ -24,7 +24,7 @@ const THINK: Duration = Duration::from_millis(20);
 /// Reads of a client that stays with one node, at most this far apart.
 const LOYAL: Duration = Duration::from_millis(10);
 /// A key is read at the end this often until it is answered.
-const ATTEMPTS: usize = 20;
+const ATTEMPTS: usize = 4;
 
 /// When clients stop.
 pub type Stop = Rc<Cell<bool>>;
@@ -79,42 +79,32 @@ pub async fn read_loyally(mut client: Client, node: usize, records: Records, sto
     }
 }
 
-/// Reads every shared key, as the last call on each; gives those that nobody answered.
-pub async fn read_all(client: &mut Client, records: &Records) -> Vec<String> {
-    let mut silent = Vec::new();
+/// Reads every shared key, as the last call on each, and every key that was written once; gives those of the latter
+/// that are not as they were written. An error: a key that nobody answers for.
+pub async fn read_all(client: &mut Client, records: &Records) -> Result<Vec<String>, String> {
     for name in (0..KEYS).map(key) {
-        match read(client, &name).await {
-            Some(called) => {
-                records.note(client.number, &name, called, |called| Some(Op::Get(integer(called))));
-            }
-            None => silent.push(name),
-        }
+        let called = read(client, &name).await?;
+        records.note(client.number, &name, called, |called| Some(Op::Get(integer(called))));
     }
-    silent
-}
-
-/// Reads every key that was written once; gives those that are not as they were written.
-pub async fn lost(client: &mut Client, records: &Records) -> Vec<String> {
     let mut lost = Vec::new();
     for (key, value) in records.look(|seen| seen.kept.clone()) {
-        let called = read(client, &key).await;
-        let found = integer(called.as_ref());
+        let found = integer(Some(&read(client, &key).await?));
         if found != Some(value) {
             let shown = found.map_or("nothing".to_owned(), |value| value.to_string());
             lost.push(format!("{key}: SET {value} was acknowledged, {shown} is there"));
         }
     }
-    lost
+    Ok(lost)
 }
 
-async fn read(client: &mut Client, key: &str) -> Option<Called> {
+async fn read(client: &mut Client, key: &str) -> Result<Called, String> {
     for _ in 0..ATTEMPTS {
         let called = client.call(key, &[request(&["GET", key])]).await;
         if matches!(called.outcome, Outcome::Answer(_)) {
-            return Some(called);
+            return Ok(called);
         }
     }
-    None
+    Err(format!("nobody answers for {key} at the end"))
 }
 
 struct Worker<'a> {
