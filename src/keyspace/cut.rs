@@ -410,6 +410,17 @@ mod tests {
     }
 
     #[test]
+    fn a_flush_that_begins_the_versions_anew_hands_over_the_old_ones() {
+        let bench = Bench::new();
+        (0..3).for_each(|_| bench.put(&key(0), 10));
+        bench.keyspace.lock(slot_of(&key(0))).set_versions((u32::MAX, 0));
+        let expected = bench.state();
+        let running = cut(&bench.keyspace).unwrap();
+        bench.locked(|locked| locked.flush());
+        assert!(restore(running.map(Result::unwrap)) == expected);
+    }
+
+    #[test]
     fn a_change_that_does_not_come_writes_its_key_ahead_once() {
         let mut bench = Bench::new();
         bench.step(&Step::HashSet(0, 1));

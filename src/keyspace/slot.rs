@@ -67,12 +67,13 @@ impl Slot {
         Some(record)
     }
 
-    /// Takes all records out.
+    /// Takes all records out, as they are: before the version of their removal is taken, which may renumber records.
     pub fn clear(&mut self) -> HashTable<Record> {
-        if !self.table.is_empty() {
+        let table = std::mem::take(&mut self.table);
+        if !table.is_empty() {
             self.removed = self.next_version();
         }
-        std::mem::take(&mut self.table)
+        table
     }
 
     /// All records, in no order that means anything.
