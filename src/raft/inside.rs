@@ -77,6 +77,8 @@ impl Inside {
     pub async fn answer(&self, message: Message) -> Bytes {
         let answer = match self.stopped.load(Ordering::Acquire) {
             true => Answer::Refused("the member has stopped".into()),
+            // Its core is about to stop, and openraft does not bear calls to a core that stops.
+            false if self.log.has_failed() => Answer::Refused("this node's disk has failed".into()),
             false if matches!(message, Message::Transfer(_)) && !self.log.takes_entries() => {
                 Answer::Refused("this node cannot lead: its disk takes nothing".into())
             }

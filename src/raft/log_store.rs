@@ -165,6 +165,11 @@ impl LogStore {
         self.durable.as_ref().is_none_or(|(wal, _)| *wal.condition().borrow() == Condition::Good)
     }
 
+    /// Whether nothing will ever get there again.
+    pub fn has_failed(&self) -> bool {
+        self.durable.as_ref().is_some_and(|(wal, _)| wal.has_failed())
+    }
+
     /// The write-ahead log behind it, and its name there.
     pub fn behind_it(&self) -> Option<(&Wal, Key)> {
         self.durable.as_ref().map(|(wal, key)| (wal, *key))

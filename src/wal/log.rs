@@ -166,6 +166,11 @@ impl Wal {
         Ok(())
     }
 
+    /// Whether it will never take anything again.
+    pub fn has_failed(&self) -> bool {
+        matches!(*self.shared.condition.borrow(), Condition::Failed(_))
+    }
+
     /// How it is, and each change.
     pub fn condition(&self) -> watch::Receiver<Condition> {
         self.shared.condition.subscribe()
@@ -209,7 +214,12 @@ impl Shared {
         told.into_iter().for_each(|(done, result)| done(result));
         if let Some(mut flush) = flush {
             let result = flush.sync();
-            self.writer.lock().flushed(&flush, &result);
+            {
+                let mut writer = self.writer.lock();
+                writer.flushed(&flush, &result);
+                // Before those who wait hear of a failure: what they do about it, others must not disturb.
+                self.turn(&writer);
+            }
             for done in flush.done.drain(..) {
                 done(
                     result.as_ref().map_err(|error| io::Error::new(error.kind(), error.to_string())).copied(),
