@@ -286,10 +286,10 @@ async fn snapshots_let_the_log_go_and_both_together_bring_everything_back() {
             group.initialize(BTreeMap::from([(11, node.as_member())])).await.unwrap();
         }
         becomes(&group, "to lead", |state| state.ready).await;
-        assert_eq!(*journal.0.lock(), (0..written).map(|n| numbered(n, 6000)).collect::<Vec<_>>());
+        assert_eq!(*journal.0.lock(), (0..written).map(|n| numbered(n, 60_000)).collect::<Vec<_>>());
         assert_eq!((begun_with > 0, group.saved_snapshot().is_some()), (life > 0, life > 0));
-        write_all(&group, (written..written + 1_000).map(|n| numbered(n, 6000))).await;
-        written += 1_000;
+        write_all(&group, (written..written + 100).map(|n| numbered(n, 60_000))).await;
+        written += 100;
         eventually("a snapshot", || group.saved_snapshot().filter(|index| *index > 0)).await;
         let oldest = || disk.list().unwrap().iter().filter_map(|name| number(name)).min();
         eventually("the log to go", || (oldest() > Some(gone)).then_some(())).await;
