@@ -132,8 +132,14 @@ fn cut(disk: &dyn Disk, scan: &mut Scan, numbers: &mut Vec<u64>) -> io::Result<(
             disk.open(&name(segment))?.truncate(offset)?;
         }
     }
-    for number in numbers.iter() {
-        disk.open(&name(*number))?.sync()?;
+    let (segment, offset) = scan.synced;
+    for number in numbers.iter().filter(|number| **number >= segment) {
+        // Written again, not only synced: after a failed fsync the kernel takes for clean what is on no disk.
+        let (file, from) = (disk.open(&name(*number))?, if *number == segment { offset as usize } else { 0 });
+        if let Some(tail) = file.read()?.get(from..) {
+            file.write_at(from as u64, tail)?;
+        }
+        file.sync()?;
     }
     disk.sync_names()
 }

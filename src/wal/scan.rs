@@ -69,6 +69,8 @@ pub struct Scan {
     pub wal: Option<u64>,
     /// How it was written, and ended.
     pub end: Option<End>,
+    /// Up to where it is on the disk for certain.
+    pub synced: Position,
     /// Where it ends early, if it does: to be cut there, and all later segments with it.
     pub cut: Option<Position>,
     /// The last segment read.
@@ -151,8 +153,10 @@ impl Scan {
             end.stopped = kind == Kind::Stopped;
         }
         if key == NODE {
-            if kind == Kind::Note {
-                self.note = Some(body.concat());
+            match kind {
+                Kind::Note => self.note = Some(body.concat()),
+                Kind::Synced => self.synced = (term, index),
+                _ => {}
             }
             return;
         }

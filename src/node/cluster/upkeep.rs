@@ -178,7 +178,7 @@ pub async fn watch_disk(mut condition: watch::Receiver<Condition>, groups: Group
             Condition::Failed(why) => {
                 tracing::error!(
                     "the disk below dir has failed ({why}): nothing more is acknowledged, this node's copies stop. \
-                     See to the disk, then start the node again: it begins anew and gets its copies from the others"
+                     See to the disk, then start the node again"
                 );
                 return;
             }
