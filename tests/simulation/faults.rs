@@ -1,12 +1,13 @@
 //! What goes wrong, and when, out of the seed: nodes are killed and come back, nodes are paused, links are cut.
 //!
-//! Logs are kept in memory, so a killed node's copies are gone: two nodes lost at once may lose acknowledged writes.
-//! A node is therefore killed only while all copies of all groups vote.
+//! Where a killed node's copies are gone or not to be trusted, two nodes lost at once may lose acknowledged writes. Such
+//! a node is therefore lost only while all copies of all groups vote. Others may die at any time, one or all.
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use crate::leaders::unsettled;
+use crate::machines::Durability;
 use crate::node::NODES;
 use crate::world::World;
 
@@ -26,13 +27,20 @@ pub struct Faults {
     rng: SmallRng,
     next: u64,
     open: Vec<(u64, Remedy)>,
+    power_lost: bool,
     pub count: usize,
 }
 
 impl Faults {
     /// Nothing has gone wrong yet.
     pub fn new(seed: u64) -> Faults {
-        Faults { rng: SmallRng::seed_from_u64(seed ^ 0xfa17), next: 0, open: Vec::new(), count: 0 }
+        Faults {
+            rng: SmallRng::seed_from_u64(seed ^ 0xfa17),
+            next: 0,
+            open: Vec::new(),
+            power_lost: false,
+            count: 0,
+        }
     }
 
     /// Lets something go wrong, if it is time.
@@ -59,12 +67,7 @@ impl Faults {
         let until = world.now + self.rng.random_range(50..2500);
         self.count += 1;
         match self.rng.random_range(0..100) {
-            0..30 => {
-                if unsettled(world.nodes()).is_none() {
-                    world.kill(node, self.rng.random());
-                    self.open.push((until, Remedy::Restart(node)));
-                }
-            }
+            0..30 => self.lose(world, node, until),
             30..50 => world.pause(node, until),
             50..65 => {
                 for other in (0..NODES).filter(|other| *other != node) {
@@ -82,6 +85,33 @@ impl Faults {
                 world.slow_down(self.rng.random_range(5..60));
                 self.open.push((until, Remedy::SpeedUp));
             }
+        }
+    }
+
+    /// A node dies, alone or with all others, with its machine or without.
+    fn lose(&mut self, world: &mut World, node: usize, until: u64) {
+        let (with_machine, all) = (self.rng.random_ratio(1, 3), self.rng.random_ratio(1, 4));
+        let (durability, silent) = (world.durability(), self.rng.random());
+        let forgets = match durability {
+            Durability::Memory => true,
+            Durability::Quorum => with_machine,
+            Durability::QuorumFsync => false,
+        };
+        // Two machines that lose power soon after one another are more than `durability quorum` promises to survive.
+        let twice = forgets && with_machine && durability == Durability::Quorum && self.power_lost;
+        if twice || forgets && unsettled(world.nodes()).is_some() {
+            return;
+        }
+        self.power_lost |= with_machine;
+        for node in (0..NODES).filter(|other| *other == node || all && !forgets) {
+            if world.nodes()[node].is_none() {
+                continue;
+            }
+            match with_machine && durability != Durability::Memory {
+                true => world.cut_power(node),
+                false => world.kill(node, silent),
+            }
+            self.open.push((until, Remedy::Restart(node)));
         }
     }
 

@@ -45,6 +45,9 @@ pub fn unsettled(nodes: &[Option<Node>]) -> Option<String> {
     let mut agreed: BTreeMap<GroupId, BTreeSet<MemberId>> = BTreeMap::new();
     for (number, node) in nodes.iter().enumerate() {
         let Some(node) = node else { return Some(format!("node {number} is down")) };
+        if let Some(what) = node.cluster.waits().borrow().as_ref() {
+            return Some(format!("node {number} waits for {what}"));
+        }
         let groups = node.cluster.groups();
         if groups.len() != NODES + 1 {
             return Some(format!("node {number} has {} groups", groups.len()));

@@ -3,8 +3,9 @@
 //! One seed is one run: formation; [`CHAOS`] of clients at work while nodes are killed, paused and cut off; healing,
 //! and bounded time to be in good health; rest; the checks, a file each: [`leaders`] (one a term), [`replicas`]
 //! (same entries, same keys), linearizability per [`object`] (`crates/verify` has the search), acknowledged writes that
-//! nobody overwrote (all there), clients' caches (nothing stale). Each run has a process of its own, since some of tokio's randomness counts
-//! what the process has done before.
+//! nobody overwrote (all there), clients' caches (nothing stale). A third of the seeds keep their logs in memory, the
+//! others on disks of their [`machines`], which lose power, and there all nodes may die at once. Each run has a process
+//! of its own, since some of tokio's randomness counts what the process has done before.
 //!
 //! `SIMULATION_SEED=n cargo test --test simulation one_seed -- --nocapture` shows seed n, event by event;
 //! `SIMULATION_SEEDS=1000` runs so many; `SIMULATION_FROM=n` from there on.
@@ -13,6 +14,7 @@ mod client;
 mod entropy;
 mod faults;
 mod leaders;
+mod machines;
 mod network;
 mod node;
 mod object;
@@ -28,7 +30,7 @@ use crate::runs::{Run, number, run, run_all};
 use crate::server::Fault;
 
 /// Seeds run if nothing else is said.
-const SEEDS: u64 = 12;
+const SEEDS: u64 = 200;
 /// A broken rule is noticed within so many seeds.
 const NOTICED_WITHIN: u64 = 20;
 

@@ -28,6 +28,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use crate::machines::Machines;
 use crate::network::{Network, address};
 use crate::replicas::Replicas;
 use crate::server::{Fault, Message, Request, Server, serve};
@@ -38,6 +39,8 @@ pub const NODES: usize = 3;
 const EPOCH: Millis = 1_700_000_000_000;
 /// Small, so that a node that was away for a second gets a snapshot.
 const LOG_BYTES: usize = 16 << 10;
+/// Large, so that no node gets a snapshot.
+const DURABLE_LOG_BYTES: usize = 64 << 20;
 const UPKEEP: Duration = Duration::from_millis(100);
 const CLIENT_PORT: u16 = 7001;
 
@@ -70,6 +73,7 @@ pub struct Setup<'a> {
     pub now: u64,
     pub network: &'a Network,
     pub replicas: &'a Replicas,
+    pub machines: &'a Machines,
     pub fault: Option<Fault>,
 }
 
@@ -142,6 +146,7 @@ impl Door {
 fn options(setup: &Setup<'_>, seed: u64) -> ClusterOptions {
     let seed_address =
         |node| SeedAddress { host: address(node).ip().to_string(), port: address(node).port() };
+    let durable = setup.machines.durable(setup.node, seed);
     ClusterOptions {
         me: id(setup.node),
         host: address(setup.node).ip().to_string(),
@@ -152,9 +157,9 @@ fn options(setup: &Setup<'_>, seed: u64) -> ClusterOptions {
         shards: NODES,
         copies: NODES,
         timing: Timing::default(),
-        log_bytes: LOG_BYTES,
+        log_bytes: if durable.is_some() { DURABLE_LOG_BYTES } else { LOG_BYTES },
         transport: setup.network.host(setup.node),
-        durable: None,
+        durable,
         seed,
     }
 }

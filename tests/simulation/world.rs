@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::client::Doors;
 use crate::leaders::Leaders;
+use crate::machines::{Durability, Machines};
 use crate::network::Network;
 use crate::node::{NODES, Node, Setup};
 use crate::replicas::Replicas;
@@ -28,6 +29,7 @@ pub struct World {
     seed: u64,
     fault: Option<Fault>,
     network: Network,
+    machines: Machines,
     nodes: Vec<Option<Node>>,
     paused_until: [u64; NODES],
     lives: u64,
@@ -49,6 +51,7 @@ impl World {
             seed,
             fault,
             network: Network::new(seed),
+            machines: Machines::new(seed),
             nodes: (0..NODES).map(|_| None).collect(),
             paused_until: [0; NODES],
             lives: 0,
@@ -110,7 +113,7 @@ impl World {
         self.trace.note(format!("node {node} starts"));
         self.lives += 1;
         self.network.revive(node);
-        let (network, replicas) = (&self.network, &self.replicas);
+        let (network, replicas, machines) = (&self.network, &self.replicas, &self.machines);
         let setup = Setup {
             node,
             life: self.lives,
@@ -118,6 +121,7 @@ impl World {
             now: self.now,
             network,
             replicas,
+            machines,
             fault: self.fault,
         };
         let started = Node::start(&setup);
@@ -132,6 +136,19 @@ impl World {
         self.network.die(node, silent);
         self.doors.lock()[node] = None;
         self.nodes[node] = None;
+        self.machines.process_died(node);
+    }
+
+    /// Kills a node with its machine: what it has not synced may be gone.
+    pub fn cut_power(&mut self, node: usize) {
+        self.kill(node, true);
+        self.trace.note(format!("node {node} has lost power"));
+        self.machines.lost_power(node);
+    }
+
+    /// What outlasts a process.
+    pub fn durability(&self) -> Durability {
+        self.machines.durability
     }
 
     /// Stops a node for a while; it does not notice.
