@@ -72,7 +72,7 @@ const SUBCOMMANDS: &[Row] = &[
         .docs("cluster", "3.0.0", "O(N) where N is the number of requested keys", "Returns some keys of a slot this node has a copy of."),
     Row::new("count-failure-reports", 3, failure_reports).flags(ADMIN).tips(VARIES)
         .docs("cluster", "3.0.0", "O(1)", "Returns 1 if this node cannot reach the node, else 0."),
-    Row::new("failover", -2, failover).flags(ADMIN)
+    Row::new("failover", -2, failover).flags(ADMIN.or(Flags::NO_ASYNC_LOADING))
         .docs("cluster", "3.0.0", "O(1)", "Makes this node the home, and so the master, of shards that other nodes lead."),
     Row::new("links", 2, links).flags(PUBLIC).tips(VARIES)
         .docs("cluster", "7.0.0", "O(N) where N is the total number of Cluster nodes", "Returns the peers this node reaches."),
