@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use slotcast_wire::frame::{Frame, FrameDecoder};
+use slotcast_wire::range::slot_range;
 use slotcast_wire::slot::slot_of;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -206,22 +207,9 @@ async fn slot_owners(node: SocketAddr) -> io::Result<Vec<Option<SocketAddr>>> {
         return Err(io::Error::other(format!("CLUSTER SLOTS answered {reply:?}")));
     };
     for range in &ranges {
-        let (first, last, owner) =
-            range_of(range, node).ok_or_else(|| io::Error::other(format!("not a slot range: {range:?}")))?;
-        owners[first..=last].fill(Some(owner));
+        let (slots, owner) = slot_range(range, node)
+            .ok_or_else(|| io::Error::other(format!("not a slot range: {range:?}")))?;
+        owners[usize::from(*slots.start())..=usize::from(*slots.end())].fill(Some(owner));
     }
     Ok(owners)
-}
-
-/// `[first, last, [ip, port, ...], ...]`; an empty ip means the one that was asked.
-fn range_of(range: &Frame, asked: SocketAddr) -> Option<(usize, usize, SocketAddr)> {
-    let Frame::Array(parts) = range else { return None };
-    let [Frame::Integer(first), Frame::Integer(last), Frame::Array(master), ..] = parts.as_slice() else {
-        return None;
-    };
-    let [ip, Frame::Integer(port), ..] = master.as_slice() else { return None };
-    let ip = std::str::from_utf8(ip.as_bytes()?).ok()?;
-    let ip = if ip.is_empty() { asked.ip() } else { ip.parse().ok()? };
-    let (first, last) = (usize::try_from(*first).ok()?, usize::try_from(*last).ok()?);
-    (first <= last && last < 16384).then_some((first, last, SocketAddr::new(ip, u16::try_from(*port).ok()?)))
 }

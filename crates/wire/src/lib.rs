@@ -14,6 +14,7 @@ pub mod frame;
 pub mod inline;
 pub mod number;
 pub mod push;
+pub mod range;
 pub mod redirect;
 pub mod reply;
 pub mod request;
