@@ -47,11 +47,14 @@ impl Stamp {
     /// The time of an entry that sets out now. To be given back to [`Stamp::arrived`], once.
     pub fn departs(&self) -> Millis {
         let mut under_way = self.under_way.lock();
+        // The wall clock may be set back; an entry never sets out before one that is under way already.
+        let mut bound = under_way.iter().copied().max().unwrap_or(0);
         if under_way.is_empty() {
             // Published before the entry takes its time: a read that misses it took its own time earlier still.
-            self.oldest.store(self.clock.now(), Ordering::SeqCst);
+            bound = self.clock.now();
+            self.oldest.store(bound, Ordering::SeqCst);
         }
-        let time = self.clock.now().max(self.log_time.load(Ordering::Relaxed));
+        let time = self.clock.now().max(self.log_time.load(Ordering::Relaxed)).max(bound);
         under_way.push(time);
         time
     }
