@@ -11,12 +11,9 @@ use bytes::Bytes;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use slotcast::id::GroupId;
-use slotcast::keyspace::effect::{Change, Effect};
-use slotcast::keyspace::locked::Lookups;
 use slotcast::raft::machine::{Cut, Machine};
 use slotcast::shard::Shard;
 use slotcast::shard::machine::ShardMachine;
-use slotcast::shard::observer::Observer;
 use slotcast::shard::proposal;
 use slotcast::time::Clock;
 use slotcast_wire::args::OwnedArgs;
@@ -29,24 +26,8 @@ const VALUE: &str = "a value of sixty-four bytes, as the comparison with others 
 /// SETs between two slices: a millisecond's worth at 100,000 a second.
 const BETWEEN: usize = 100;
 
-struct Deaf;
-
-impl Observer for Deaf {
-    fn is_listening(&self) -> bool {
-        false
-    }
-
-    fn observe(&self, _author: Option<u64>, _effects: &[Effect]) {}
-
-    fn removed(&self, _change: Change, _keys: usize) {}
-
-    fn remember(&self, _reader: u64, _key: &[u8]) {}
-
-    fn looked_up(&self, _lookups: Lookups) {}
-}
-
 fn machine() -> ShardMachine {
-    ShardMachine::new(Arc::new(Shard::new(GroupId(1), Arc::new(Deaf), Clock::System, 1)))
+    ShardMachine::new(Arc::new(Shard::new(GroupId(1), Arc::new(()), Clock::System, 1)))
 }
 
 fn set(key: usize) -> Bytes {

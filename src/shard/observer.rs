@@ -17,3 +17,18 @@ pub trait Observer: Send + Sync {
     /// A connection has read this key and wants to hear of its next change.
     fn remember(&self, reader: u64, key: &[u8]);
 }
+
+/// Nobody.
+impl Observer for () {
+    fn is_listening(&self) -> bool {
+        false
+    }
+
+    fn observe(&self, _: Option<u64>, _: &[Effect]) {}
+
+    fn removed(&self, _: Change, _: usize) {}
+
+    fn looked_up(&self, _: Lookups) {}
+
+    fn remember(&self, _: u64, _: &[u8]) {}
+}

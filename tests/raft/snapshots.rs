@@ -6,15 +6,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use slotcast::id::MemberId;
-use slotcast::keyspace::effect::{Change, Effect};
-use slotcast::keyspace::locked::Lookups;
 use slotcast::keyspace::snapshot::digest;
 use slotcast::raft::group::Group;
 use slotcast::raft::proposal::Outcome;
 use slotcast::raft::state::{GroupError, GroupOptions, Timing};
 use slotcast::shard::Shard;
 use slotcast::shard::machine::ShardMachine;
-use slotcast::shard::observer::Observer;
 use slotcast::shard::proposal;
 use slotcast::time::Clock;
 use slotcast_wire::args::OwnedArgs;
@@ -70,25 +67,8 @@ async fn a_damaged_file_is_refused_with_its_name() {
     assert!(refused.to_string().contains(&*file.to_string_lossy()), "{refused}");
 }
 
-/// Nobody listens.
-struct Deaf;
-
-impl Observer for Deaf {
-    fn is_listening(&self) -> bool {
-        false
-    }
-
-    fn observe(&self, _author: Option<u64>, _effects: &[Effect]) {}
-
-    fn removed(&self, _change: Change, _keys: usize) {}
-
-    fn remember(&self, _reader: u64, _key: &[u8]) {}
-
-    fn looked_up(&self, _lookups: Lookups) {}
-}
-
 async fn join_with_shard(node: &Node, member: MemberId, dir: Option<&Path>) -> (Group, Arc<Shard>) {
-    let shard = Arc::new(Shard::new(GROUP, Arc::new(Deaf), Clock::System, member));
+    let shard = Arc::new(Shard::new(GROUP, Arc::new(()), Clock::System, member));
     let options = GroupOptions {
         group: GROUP,
         member,
