@@ -155,7 +155,6 @@ fn failure_reports(
     Ok(Verdict::Replied)
 }
 
-/// Redis tells more of a link; what it tells beyond that is not known here.
 fn failover(
     _: &mut Session,
     context: &Context,
@@ -183,6 +182,7 @@ fn failover(
     Ok(Verdict::Replied)
 }
 
+/// Redis tells more of a link; what it tells beyond that is not known here.
 fn links(
     _: &mut Session,
     context: &Context,
