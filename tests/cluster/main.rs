@@ -1,0 +1,6 @@
+//! A cluster as an operator meets it: three real processes on a real disk.
+
+mod failover;
+mod nodes;
+mod reads;
+mod restart;
