@@ -63,7 +63,7 @@ fn node(n: u8) -> (Group, Member) {
             let me = Member { node: id, addr: bus.local_addr() };
             let (group, member, timing) = (GroupId(1), n as u64, Timing::default());
             let options =
-                GroupOptions { group, member, me: me.clone(), timing, log_bytes: LOG_BYTES, dir: None };
+                GroupOptions { group, member, me: me.clone(), timing, log_bytes: LOG_BYTES, snapshots: None };
             let group = Groups::new(bus).start(options, Box::new(Count::default())).await.expect("a member");
             tell.send((group, me)).expect("somebody waits");
             std::future::pending::<()>().await;

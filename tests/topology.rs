@@ -28,6 +28,7 @@ use slotcast::topology::{Node as TopologyNode, Topology};
 use slotcast::wal::recovery::WalOptions;
 use slotcast::wal::simulated::SimulatedDisk;
 use slotcast::wal::trust::{Boot, Sync};
+use slotcast::wal::writer::Sizes;
 use tokio::sync::oneshot;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
@@ -369,11 +370,16 @@ fn seeds_that_prepared_for_a_cluster_whose_first_node_died_are_empty_again() {
 fn after_a_power_loss_of_all_machines_the_longest_logs_lead_and_no_synced_write_is_lost() {
     let (buses, ids) = (addresses::<3>(), [1, 2, 3].map(|n| NodeId::from_bytes([n; 20])));
     let disks: [SimulatedDisk; 3] = Default::default();
-    let dir = std::env::temp_dir().join(format!("slotcast-power-{}", std::process::id()));
     let start = |n: usize, boot: u128| {
-        let disk = Arc::new(disks[n].clone());
-        let wal = WalOptions { disk, sync: Sync::Background, boot: Some(Boot(boot)), draw: 7 };
-        let durable = Durable { wal, dir: dir.join(n.to_string()), threaded: true };
+        let disk = disks[n].mount("wal");
+        let wal = WalOptions {
+            disk,
+            sync: Sync::Background,
+            boot: Some(Boot(boot)),
+            draw: 7,
+            sizes: Sizes::default(),
+        };
+        let durable = Durable { wal, snapshots: disks[n].mount("snapshots") };
         Node::start_on(Some(durable), ids[n], buses[n], &buses)
     };
     let mut nodes: Vec<Node> = (0..3).map(|n| start(n, 1)).collect();
@@ -423,5 +429,4 @@ fn after_a_power_loss_of_all_machines_the_longest_logs_lead_and_no_synced_write_
         }
     }
     nodes.into_iter().for_each(Node::crash);
-    let _ = std::fs::remove_dir_all(dir);
 }

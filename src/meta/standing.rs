@@ -4,7 +4,6 @@
 //! others, so nothing that was lost can be mistaken for still being there.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +22,7 @@ use crate::raft::group::Group;
 use crate::raft::groups::Groups;
 use crate::raft::state::{GroupOptions, Member, Timing};
 use crate::topology::{Node, Topology};
+use crate::wal::disk::Disk;
 
 /// Bytes of log that the metadata group keeps for members that lag; a topology of many nodes is some kilobytes.
 const LOG_BYTES: usize = 4 << 20;
@@ -43,8 +43,8 @@ pub struct Site {
     pub bus: SocketAddr,
     /// How fast groups fail over.
     pub timing: Timing,
-    /// The directory below which members keep their snapshots; `None`: nowhere.
-    pub dir: Option<PathBuf>,
+    /// Where members keep their snapshots; `None`: nowhere.
+    pub snapshots: Option<Arc<dyn Disk>>,
 }
 
 impl Site {
@@ -235,7 +235,7 @@ impl Standing {
             me,
             timing,
             log_bytes: LOG_BYTES,
-            dir: self.site.dir.clone(),
+            snapshots: self.site.snapshots.clone(),
         };
         let machine = MetaMachine::new(self.publisher.clone());
         match self.groups.start(options, Box::new(machine)).await {

@@ -73,7 +73,7 @@ impl Cluster {
             port: options.port,
             bus: announced,
             timing: options.timing,
-            dir: options.durable.as_ref().map(|durable| durable.dir.clone()),
+            snapshots: options.durable.as_ref().map(|durable| durable.snapshots.clone()),
         };
         let (groups, former) = storage::open_groups(&site, &bus, options.durable.as_ref())?;
         let (publisher, topology) = watch::channel(Arc::default());

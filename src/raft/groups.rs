@@ -102,7 +102,7 @@ impl Groups {
             lease: Lease::new(Instant::now()),
         });
         let network = Factory(outside.clone());
-        let dir = options.dir.as_ref().map(|dir| SnapshotDir::new(dir, options.group, options.member));
+        let dir = options.snapshots.clone().map(|disk| SnapshotDir::new(disk, options.group, options.member));
         let kept = Arc::new(Kept::new(dir, self.sending.clone()));
         let inbox = Inbox::new(machine.stager(), kept.clone());
         let stopped = |error: &dyn std::fmt::Display| GroupError::Stopped(error.to_string());

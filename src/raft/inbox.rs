@@ -220,12 +220,15 @@ async fn write(file: &IncomingFile, chunk: Bytes) -> Result<(), SnapshotError> {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
     use tokio::sync::Semaphore;
 
     use super::*;
     use crate::id::GroupId;
     use crate::raft::machine::gathering;
     use crate::raft::snapshot_file::SnapshotDir;
+    use crate::wal::simulated::{Failure, SimulatedDisk};
 
     type Seen = Arc<Mutex<Vec<Bytes>>>;
 
@@ -279,8 +282,9 @@ mod tests {
     #[test]
     fn while_the_disk_cannot_take_one_none_is_begun() {
         let (mut inbox, _) = inbox();
-        let nowhere = std::env::current_exe().unwrap(); // A file, so no directory can be made below it.
-        let dir = SnapshotDir::new(&nowhere, GroupId(1), 1);
+        let disk = SimulatedDisk::default();
+        disk.fail(Some(Failure { at: 1, for_ever: true, kind: io::ErrorKind::Other, half: false }));
+        let dir = SnapshotDir::new(disk.mount("snapshots"), GroupId(1), 1);
         inbox.kept = Arc::new(Kept::new(Some(dir), Arc::new(Semaphore::new(1))));
         let why = take(&inbox, (1, 1), 0, "a").unwrap_err();
         assert!(why.contains("snapshots"), "{why}");

@@ -1,17 +1,16 @@
-//! A member's snapshots on disk: `<dir>/snapshots/<group>-<member>-<index>.snap`.
+//! A member's snapshots on disk: files named `<group>-<member>-<index>.snap`.
 //!
 //! A file is a sequence of records, each with its length and a checksum over its number, its length and its bytes:
 //! first who it belongs to, then the snapshot's chunks, last what the snapshot covers. So a file that was torn,
 //! shortened, lengthened or changed anywhere is refused as a whole. It is written under another name, synced as it
 //! grows (one sync of gigabytes would hold up the log's), and renamed once it is all on disk; then older ones go.
 //!
-//! Files are written by blocking threads; the chunks come from the raft thread, paced. What is in the chunks is the
-//! machine's business.
+//! Files are written by blocking threads if the disk blocks; the chunks come from the raft thread, paced. What is in the
+//! chunks is the machine's business.
 
 use std::fmt;
-use std::fs::{self, File};
-use std::io::{self, BufReader, Read, Write};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -22,6 +21,7 @@ use crate::id::{GroupId, MemberId};
 use crate::raft::encoding::{put_snapshot_meta, snapshot_meta};
 use crate::raft::machine::{Cut, CutLost, InstallError, MAX_SNAPSHOT_CHUNK, Staged, pull};
 use crate::raft::types::SnapshotMeta;
+use crate::wal::disk::{Disk, DiskFile};
 
 /// What a file begins with: the format and its version.
 const MAGIC: &[u8] = b"slotcast snapshot 1\n";
@@ -42,7 +42,7 @@ const END: u8 = 2;
 /// Where one member keeps its snapshots.
 #[derive(Clone, Debug)]
 pub struct SnapshotDir {
-    path: PathBuf,
+    disk: Arc<dyn Disk>,
     group: GroupId,
     member: MemberId,
 }
@@ -51,11 +51,11 @@ pub struct SnapshotDir {
 #[derive(Debug)]
 pub enum SnapshotError {
     /// The disk would not.
-    Io(PathBuf, io::Error),
+    Io(String, io::Error),
     /// The file is not what was written.
-    Damaged(PathBuf, String),
+    Damaged(String, String),
     /// The file is whole, but the machine cannot take it.
-    Unfit(PathBuf, InstallError),
+    Unfit(String, InstallError),
     /// The state was lost before it was all written.
     Lost(CutLost),
 }
@@ -63,15 +63,14 @@ pub enum SnapshotError {
 impl fmt::Display for SnapshotError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            SnapshotError::Io(path, error) => write!(f, "{}: {error}", path.display()),
+            SnapshotError::Io(path, error) => write!(f, "{path}: {error}"),
             SnapshotError::Damaged(path, why) => {
                 write!(
                     f,
-                    "{} is damaged ({why}): move it away, and this copy is brought up from the others",
-                    path.display()
+                    "{path} is damaged ({why}): move it away, and this copy is brought up from the others"
                 )
             }
-            SnapshotError::Unfit(path, error) => write!(f, "{}: {error}", path.display()),
+            SnapshotError::Unfit(path, error) => write!(f, "{path}: {error}"),
             SnapshotError::Lost(lost) => lost.fmt(f),
         }
     }
@@ -80,9 +79,9 @@ impl fmt::Display for SnapshotError {
 impl std::error::Error for SnapshotError {}
 
 impl SnapshotDir {
-    /// The place below a node's directory.
-    pub fn new(dir: &Path, group: GroupId, member: MemberId) -> SnapshotDir {
-        SnapshotDir { path: dir.join("snapshots"), group, member }
+    /// A member's own among the files of `disk`.
+    pub fn new(disk: Arc<dyn Disk>, group: GroupId, member: MemberId) -> SnapshotDir {
+        SnapshotDir { disk, group, member }
     }
 
     /// Writes a cut, paced, and puts it in the place of earlier ones; `meta` says what it covers. To be called on the
@@ -98,13 +97,10 @@ impl SnapshotDir {
     /// Begins a file that takes chunks as they come.
     pub fn begin(&self) -> Result<Unfinished, SnapshotError> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
-        let made = if self.path.is_dir() { Ok(()) } else { make_dir(&self.path) };
-        made.map_err(|error| SnapshotError::Io(self.path.clone(), error))?;
         let name = format!("{}-{}-{}.part", self.group.0, self.member, COUNT.fetch_add(1, Ordering::Relaxed));
-        let path = self.path.join(name);
-        let file = File::create(&path).map_err(|error| SnapshotError::Io(path.clone(), error))?;
-        let mut unfinished =
-            Unfinished { dir: self.clone(), file, part: Part(path), records: 0, unsynced: 0 };
+        let file = self.disk.create(&name).map_err(|error| self.failed(&name, error))?;
+        let part = Part { disk: self.disk.clone(), name };
+        let mut unfinished = Unfinished { dir: self.clone(), file, part, length: 0, records: 0, unsynced: 0 };
         let owner = [MAGIC, &self.group.0.to_le_bytes(), &self.member.to_le_bytes()].concat();
         unfinished.append(OWNER, &owner)?;
         Ok(unfinished)
@@ -117,9 +113,9 @@ impl SnapshotDir {
         let newest =
             self.files()?.into_iter().filter(|file| file.member == self.member).max_by_key(|file| file.index);
         let Some(newest) = newest else { return Ok(None) };
-        let file = File::open(&newest.path).map_err(|error| SnapshotError::Io(newest.path.clone(), error))?;
-        let mut records =
-            Records { from: BufReader::with_capacity(1 << 16, file), path: &newest.path, number: 0 };
+        let failed = |error| self.failed(&newest.name, error);
+        let file = self.disk.open(&newest.name).map_err(failed)?;
+        let mut records = Records { file, dir: self, name: &newest.name, at: 0, number: 0 };
         let owner = [MAGIC, &self.group.0.to_le_bytes(), &self.member.to_le_bytes()].concat();
         match records.next()? {
             (OWNER, body) if *body == owner => {}
@@ -128,7 +124,7 @@ impl SnapshotDir {
         loop {
             match records.next()? {
                 (CHUNK, chunk) => {
-                    let unfit = |error| SnapshotError::Unfit(newest.path.clone(), error);
+                    let unfit = |error| SnapshotError::Unfit(self.disk.place(&newest.name), error);
                     staged.take(&chunk).map_err(unfit)?;
                 }
                 (END, body) => return records.end(body).map(Some),
@@ -139,23 +135,23 @@ impl SnapshotDir {
 
     /// A snapshot from here that the machine could not take.
     pub fn unfit(&self, error: InstallError) -> SnapshotError {
-        SnapshotError::Unfit(self.path.clone(), error)
+        SnapshotError::Unfit(self.disk.place(""), error)
     }
 
     /// Bytes of the file that goes up to `index`; 0: it is gone.
     pub fn bytes(&self, index: u64) -> u64 {
-        fs::metadata(self.path(index)).map_or(0, |file| file.len())
+        self.disk.open(&self.name(index)).and_then(|file| file.length()).unwrap_or(0)
     }
 
-    fn path(&self, index: u64) -> PathBuf {
-        self.path.join(format!("{}-{}-{index}.snap", self.group.0, self.member))
+    fn name(&self, index: u64) -> String {
+        format!("{}-{}-{index}.snap", self.group.0, self.member)
     }
 
     fn remove_where(&self, unwanted: impl Fn(&Named) -> bool) -> Result<(), SnapshotError> {
         for file in self.files()?.into_iter().filter(unwanted) {
-            match fs::remove_file(&file.path) {
+            match self.disk.remove(&file.name) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(SnapshotError::Io(file.path, error));
+                    return Err(self.failed(&file.name, error));
                 }
                 _ => {}
             }
@@ -165,31 +161,40 @@ impl SnapshotDir {
 
     /// The group's files, of whichever member.
     fn files(&self) -> Result<Vec<Named>, SnapshotError> {
-        let failed = |error| SnapshotError::Io(self.path.clone(), error);
-        let listing = match fs::read_dir(&self.path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            listing => listing.map_err(failed)?,
-        };
-        let mut files = Vec::new();
-        for entry in listing {
-            let path = entry.map_err(failed)?.path();
-            files.extend(Named::read(path).filter(|file| file.group == self.group.0));
+        let names = self.disk.list().map_err(|error| self.failed("", error))?;
+        Ok(names.into_iter().filter_map(Named::read).filter(|file| file.group == self.group.0).collect())
+    }
+
+    fn failed(&self, name: &str, error: io::Error) -> SnapshotError {
+        SnapshotError::Io(self.disk.place(name), error)
+    }
+
+    /// Works on a thread that may wait for the disk.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, SnapshotError> + Send + 'static,
+    ) -> Result<T, SnapshotError> {
+        match self.disk.blocks() {
+            true => {
+                let stopped = |error| self.failed("", io::Error::other(error));
+                spawn_blocking(work).await.map_err(stopped)?
+            }
+            false => work(),
         }
-        Ok(files)
     }
 }
 
 /// A file, by its name. `index`: none while it is being written.
 struct Named {
-    path: PathBuf,
+    name: String,
     group: u32,
     member: MemberId,
     index: Option<u64>,
 }
 
 impl Named {
-    fn read(path: PathBuf) -> Option<Named> {
-        let (stem, extension) = path.file_name()?.to_str()?.rsplit_once('.')?;
+    fn read(name: String) -> Option<Named> {
+        let (stem, extension) = name.rsplit_once('.')?;
         let mut numbers = stem.split('-').map(|number| number.parse::<u64>().ok());
         let (group, member, count) = (numbers.next()??, numbers.next()??, numbers.next()??);
         let index = match extension {
@@ -197,27 +202,30 @@ impl Named {
             "part" => None,
             _ => return None,
         };
-        Some(Named { group: u32::try_from(group).ok()?, member, index, path })
+        Some(Named { group: u32::try_from(group).ok()?, member, index, name })
     }
 }
 
 /// A file under its provisional name; removed when dropped, unless it was given its own.
 #[derive(Debug)]
-struct Part(PathBuf);
+struct Part {
+    disk: Arc<dyn Disk>,
+    name: String,
+}
 
 impl Drop for Part {
     fn drop(&mut self) {
         // It may have its name by now. If it cannot be removed, the next start does it.
-        let _ = fs::remove_file(&self.0);
+        let _ = self.disk.remove(&self.name);
     }
 }
 
 /// A file that still takes chunks.
-#[derive(Debug)]
 pub struct Unfinished {
     dir: SnapshotDir,
-    file: File,
+    file: Arc<dyn DiskFile>,
     part: Part,
+    length: u64,
     records: u32,
     unsynced: usize,
 }
@@ -225,7 +233,8 @@ pub struct Unfinished {
 impl Unfinished {
     /// Writes the next chunk. It is written once this returns, and synced some time later.
     pub async fn write(self, chunk: Bytes) -> Result<Unfinished, SnapshotError> {
-        blocking(move || {
+        let dir = self.dir.clone();
+        dir.blocking(move || {
             let mut file = self;
             file.append(CHUNK, &chunk)?;
             Ok(file)
@@ -235,12 +244,13 @@ impl Unfinished {
 
     /// Writes what the chunks cover and syncs it all.
     pub async fn finish(self, meta: SnapshotMeta) -> Result<Finished, SnapshotError> {
-        blocking(move || {
+        let dir = self.dir.clone();
+        dir.blocking(move || {
             let mut file = self;
             let mut body = BytesMut::new();
             put_snapshot_meta(&mut body, &meta);
             file.append(END, &body)?;
-            file.file.sync_all().map_err(|error| file.failed(error))?;
+            file.file.sync().map_err(|error| file.failed(error))?;
             Ok(Finished { dir: file.dir, part: file.part, index: meta.last_log_id.map_or(0, |id| id.index) })
         })
         .await
@@ -249,25 +259,23 @@ impl Unfinished {
     fn append(&mut self, kind: u8, body: &[u8]) -> Result<(), SnapshotError> {
         let length = body.len() as u32 + 1;
         let crc = checksum(self.records, length, kind, body);
-        let mut head = [0; RECORD_HEAD + 1];
-        head[..4].copy_from_slice(&length.to_le_bytes());
-        head[4..8].copy_from_slice(&crc.to_le_bytes());
-        head[8] = kind;
-        let written = self.file.write_all(&head).and_then(|()| self.file.write_all(body));
+        let record = [&length.to_le_bytes(), &crc.to_le_bytes(), &[kind][..], body].concat();
+        let written = self.file.write_at(self.length, &record);
         self.records += 1;
-        self.unsynced += head.len() + body.len();
+        self.length += record.len() as u64;
+        self.unsynced += record.len();
         let synced = match self.unsynced {
             0..SYNC_EVERY => Ok(()),
             _ => {
                 self.unsynced = 0;
-                self.file.sync_data()
+                self.file.sync()
             }
         };
         written.and(synced).map_err(|error| self.failed(error))
     }
 
     fn failed(&self, error: io::Error) -> SnapshotError {
-        SnapshotError::Io(self.part.0.clone(), error)
+        self.dir.failed(&self.part.name, error)
     }
 }
 
@@ -288,33 +296,21 @@ impl Finished {
     /// Gives the file its name and removes the group's older ones: from here on a restart begins with it. Member ids are
     /// handed out in ascending order, so one that was replaced takes nothing from its successor.
     pub async fn publish(self) -> Result<(), SnapshotError> {
-        blocking(move || {
-            let path = self.dir.path(self.index);
+        let dir = self.dir.clone();
+        dir.blocking(move || {
+            let name = self.dir.name(self.index);
             let this = (self.dir.member, Some(self.index));
             if self.dir.files()?.iter().any(|file| (file.member, file.index) > this) {
                 return Ok(()); // A newer one came first.
             }
-            fs::rename(&self.part.0, &path)
-                .and_then(|()| File::open(&self.dir.path)?.sync_all())
-                .map_err(|error| SnapshotError::Io(path.clone(), error))?;
+            let disk = &self.dir.disk;
+            disk.rename(&self.part.name, &name)
+                .and_then(|()| disk.sync_names())
+                .map_err(|error| self.dir.failed(&name, error))?;
             self.dir.remove_where(|file| file.index.is_some() && (file.member, file.index) < this)
         })
         .await
     }
-}
-
-/// Makes a directory that is there after a power loss too.
-fn make_dir(path: &Path) -> io::Result<()> {
-    fs::create_dir_all(path)?;
-    path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
-}
-
-/// Runs on a thread that may wait for the disk.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, SnapshotError> + Send + 'static,
-) -> Result<T, SnapshotError> {
-    let stopped = |error| SnapshotError::Io(PathBuf::new(), io::Error::other(error));
-    spawn_blocking(work).await.map_err(stopped)?
 }
 
 fn checksum(number: u32, length: u32, kind: u8, body: &[u8]) -> u32 {
@@ -327,23 +323,25 @@ fn checksum(number: u32, length: u32, kind: u8, body: &[u8]) -> u32 {
 
 /// A file's records as they are read.
 struct Records<'a> {
-    from: BufReader<File>,
-    path: &'a Path,
+    file: Arc<dyn DiskFile>,
+    dir: &'a SnapshotDir,
+    name: &'a str,
+    at: u64,
     number: u32,
 }
 
 impl Records<'_> {
     /// The next record: its kind and the rest.
     fn next(&mut self) -> Result<(u8, Bytes), SnapshotError> {
-        let mut head = [0; RECORD_HEAD + 1];
-        self.read(&mut head)?;
-        let [l0, l1, l2, l3, c0, c1, c2, c3, kind] = head;
+        let head = self.read(RECORD_HEAD + 1)?;
+        let [l0, l1, l2, l3, c0, c1, c2, c3, kind] = head[..] else {
+            return Err(self.damaged("it ends too early"));
+        };
         let (length, crc) = (u32::from_le_bytes([l0, l1, l2, l3]), u32::from_le_bytes([c0, c1, c2, c3]));
         if length == 0 || length as usize > MAX_RECORD {
             return Err(self.damaged("an impossible length"));
         }
-        let mut body = vec![0; length as usize - 1];
-        self.read(&mut body)?;
+        let body = self.read(length as usize - 1)?;
         if checksum(self.number, length, kind, &body) != crc {
             return Err(self.damaged("the checksum does not match"));
         }
@@ -354,28 +352,30 @@ impl Records<'_> {
     /// What the file covers, out of its last record.
     fn end(&mut self, body: Bytes) -> Result<SnapshotMeta, SnapshotError> {
         let meta = snapshot_meta(&mut body.clone()).map_err(|error| self.damaged(&error.to_string()))?;
-        match self.from.read(&mut [0]) {
-            Ok(0) => Ok(meta),
-            Ok(_) => Err(self.damaged("bytes after its end")),
-            Err(error) => Err(SnapshotError::Io(self.path.into(), error)),
+        match self.file.length().map_err(|error| self.dir.failed(self.name, error))? {
+            length if length == self.at => Ok(meta),
+            _ => Err(self.damaged("bytes after its end")),
         }
     }
 
-    fn read(&mut self, into: &mut [u8]) -> Result<(), SnapshotError> {
-        self.from.read_exact(into).map_err(|error| match error.kind() {
+    fn read(&mut self, length: usize) -> Result<Vec<u8>, SnapshotError> {
+        let bytes = self.file.read_at(self.at, length).map_err(|error| match error.kind() {
             io::ErrorKind::UnexpectedEof => self.damaged("it ends too early"),
-            _ => SnapshotError::Io(self.path.into(), error),
-        })
+            _ => self.dir.failed(self.name, error),
+        })?;
+        self.at += length as u64;
+        Ok(bytes)
     }
 
     fn damaged(&self, why: &str) -> SnapshotError {
-        SnapshotError::Damaged(self.path.into(), format!("record {}: {why}", self.number))
+        SnapshotError::Damaged(self.dir.disk.place(self.name), format!("record {}: {why}", self.number))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::fs;
+    use std::path::PathBuf;
     use std::sync::atomic::AtomicUsize;
 
     use openraft::alias::CommittedLeaderIdOf;
@@ -384,6 +384,7 @@ mod tests {
     use super::*;
     use crate::raft::machine::gathering;
     use crate::raft::types::{LogId, TypeConfig};
+    use crate::wal::disk::Directory;
 
     /// A directory of the test's own, gone with it.
     struct Scratch(PathBuf);
@@ -398,7 +399,12 @@ mod tests {
         }
 
         fn dir(&self) -> SnapshotDir {
-            SnapshotDir::new(&self.0, GroupId(3), 77)
+            self.dir_of(77)
+        }
+
+        fn dir_of(&self, member: MemberId) -> SnapshotDir {
+            let disk = Directory::open(&self.0.join("snapshots")).unwrap();
+            SnapshotDir::new(Arc::new(disk), GroupId(3), member)
         }
 
         fn names(&self) -> Vec<String> {
@@ -449,7 +455,7 @@ mod tests {
         assert_eq!(scratch.names(), ["3-77-9.snap"]);
         dir.save(&meta(7), cut(&["late"])).await.unwrap();
         assert_eq!(scratch.names(), ["3-77-9.snap"], "an older one does not replace it");
-        let successor = SnapshotDir::new(&scratch.0, GroupId(3), 78);
+        let successor = scratch.dir_of(78);
         assert!(load(&successor).unwrap().0.is_none(), "another member's is not mine");
         successor.save(&meta(2), cut(&["again"])).await.unwrap();
         assert_eq!(scratch.names(), ["3-78-2.snap"], "a successor's replaces it");
@@ -503,7 +509,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn another_members_file_under_this_ones_name_is_refused() {
         let scratch = Scratch::new();
-        SnapshotDir::new(&scratch.0, GroupId(3), 78).save(&meta(5), cut(&["a"])).await.unwrap();
+        scratch.dir_of(78).save(&meta(5), cut(&["a"])).await.unwrap();
         let names = ["3-78-5.snap", "3-77-5.snap"].map(|name| scratch.0.join("snapshots").join(name));
         fs::rename(&names[0], &names[1]).unwrap();
         let error = load(&scratch.dir()).unwrap_err().to_string();

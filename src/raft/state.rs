@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::id::{GroupId, MemberId, NodeId};
+use crate::wal::disk::Disk;
 
 /// Where a member lives.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,8 +55,8 @@ pub struct GroupOptions {
     pub timing: Timing,
     /// Bytes of log kept in memory for followers that lag; one that lags more gets a snapshot.
     pub log_bytes: usize,
-    /// The node's directory, below which snapshots are kept; `None`: nothing is kept on disk.
-    pub dir: Option<PathBuf>,
+    /// Where the node keeps its snapshots; `None`: nothing is kept on disk.
+    pub snapshots: Option<Arc<dyn Disk>>,
 }
 
 /// A follower as its leader sees it.

@@ -1,5 +1,6 @@
-//! What the log asks of a disk, and the real one: files in one directory.
+//! What the log (and snapshots) ask of a disk, and the real one: files in one directory.
 
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -7,7 +8,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// A directory of files. Each call blocks until it is done.
-pub trait Disk: Send + Sync {
+pub trait Disk: Send + Sync + fmt::Debug {
+    /// Whether calls take time, so that a thread has to be found that may wait for them.
+    fn blocks(&self) -> bool;
+    /// Where a file is, for people.
+    fn place(&self, name: &str) -> String;
     /// The names of the files there are.
     fn list(&self) -> io::Result<Vec<String>>;
     /// A file that is there.
@@ -24,8 +29,12 @@ pub trait Disk: Send + Sync {
 
 /// An open file.
 pub trait DiskFile: Send + Sync {
+    /// Its length in bytes.
+    fn length(&self) -> io::Result<u64>;
     /// All bytes.
-    fn read(&self) -> io::Result<Vec<u8>>;
+    fn read(&self) -> io::Result<Vec<u8>> {
+        self.read_at(0, usize::try_from(self.length()?).map_err(io::Error::other)?)
+    }
     /// So many bytes from `at`; fewer: an error.
     fn read_at(&self, at: u64, length: usize) -> io::Result<Vec<u8>>;
     /// Writes all of `bytes` at `at`, or fails, perhaps having written some of them.
@@ -37,6 +46,7 @@ pub trait DiskFile: Send + Sync {
 }
 
 /// A real directory.
+#[derive(Debug)]
 pub struct Directory(PathBuf);
 
 impl Directory {
@@ -51,6 +61,14 @@ impl Directory {
 }
 
 impl Disk for Directory {
+    fn blocks(&self) -> bool {
+        true
+    }
+
+    fn place(&self, name: &str) -> String {
+        self.0.join(name).display().to_string()
+    }
+
     fn list(&self) -> io::Result<Vec<String>> {
         let name = |entry: io::Result<fs::DirEntry>| Ok(entry?.file_name().to_string_lossy().into_owned());
         fs::read_dir(&self.0)?.map(name).collect()
@@ -79,9 +97,8 @@ impl Disk for Directory {
 }
 
 impl DiskFile for File {
-    fn read(&self) -> io::Result<Vec<u8>> {
-        let length = usize::try_from(self.metadata()?.len()).map_err(io::Error::other)?;
-        DiskFile::read_at(self, 0, length)
+    fn length(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
     }
 
     fn read_at(&self, at: u64, length: usize) -> io::Result<Vec<u8>> {

@@ -10,7 +10,7 @@ use crate::wal::log::{Flusher, Wal};
 use crate::wal::scan::{Found, Scan};
 use crate::wal::segment::{Header, name, number};
 use crate::wal::trust::{Boot, End, Sync, trust};
-use crate::wal::writer::{BALLAST, UNFINISHED, Writer};
+use crate::wal::writer::{BALLAST, Sizes, UNFINISHED, Writer};
 
 /// While this file is there, the log counts as gone: its removal was begun.
 const GONE: &str = "gone";
@@ -26,6 +26,8 @@ pub struct WalOptions {
     pub boot: Option<Boot>,
     /// Names a log that is begun: random.
     pub draw: u64,
+    /// How long its files are.
+    pub sizes: Sizes,
 }
 
 /// What an earlier process left.
@@ -69,8 +71,8 @@ pub fn open(options: WalOptions) -> io::Result<(Wal, Flusher, Past)> {
         boot,
         sync,
     };
-    let writer =
-        Writer::begin(disk.clone(), (header, options.sync), scan.ledger, &scan.members, scan.note.clone())?;
+    let how = (header, options.sync, options.sizes);
+    let writer = Writer::begin(disk.clone(), how, scan.ledger, &scan.members, scan.note.clone())?;
     let (wal, flusher) = Wal::new(disk, writer, options.boot, doubted.is_some());
     let doubted = doubted.map(str::to_owned);
     Ok((wal, flusher, Past { note: scan.note, members: scan.members, distrusted, doubted }))
@@ -162,7 +164,7 @@ mod tests {
 
     fn start(disk: &SimulatedDisk, sync: Sync, boot: u128) -> io::Result<(Wal, Flusher, Past)> {
         let boot = Some(Boot(boot));
-        open(WalOptions { disk: Arc::new(disk.clone()), sync, boot, draw: 7 })
+        open(WalOptions { disk: Arc::new(disk.clone()), sync, boot, draw: 7, sizes: Sizes::default() })
     }
 
     fn append(index: u64, body: &[u8]) -> Record<'_> {

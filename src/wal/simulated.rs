@@ -1,9 +1,10 @@
-//! A disk in memory that loses power, runs full and fails when it is told to.
+//! A disk in memory that loses power, runs full, fails and crashes its process when it is told to.
 //!
-//! Every operation that changes something is counted, so that a test can let the n-th one fail, or lose power just
-//! before it, for every n there is.
+//! Every operation that changes something is counted, so that a test can let the n-th one fail, or be the last thing its
+//! process does, for every n there is. After an fsync that failed it does as Linux does: what was not synced is read as
+//! it was written, is on no disk, and no later fsync brings it there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 
@@ -17,10 +18,16 @@ use crate::wal::disk::{Disk, DiskFile};
 const PAGE: usize = 512;
 
 /// A cheap handle; clones are the same disk.
-#[derive(Clone, Default)]
-pub struct SimulatedDisk(Arc<Mutex<State>>);
+#[derive(Clone, Debug, Default)]
+pub struct SimulatedDisk {
+    state: Arc<Mutex<State>>,
+    /// Names' common beginning, which callers do not see.
+    folder: String,
+    /// The handle is worth nothing when the process that got it is dead; `None`: it outlives them all.
+    life: Option<u64>,
+}
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct State {
     /// By name, what the kernel knows.
     names: BTreeMap<String, u64>,
@@ -30,16 +37,19 @@ struct State {
     next_file: u64,
     operations: u64,
     fail: Option<Failure>,
+    crash: Option<Crash>,
     /// Bytes all files together may take.
     room: Option<u64>,
     /// Files opened in an earlier life of the machine are closed.
-    boot: u64,
+    life: u64,
 }
 
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 struct Content {
     bytes: Vec<u8>,
     kept: Vec<u8>,
+    /// Pages that are not as they were written, and that no fsync will bring to the disk.
+    lost: BTreeSet<usize>,
 }
 
 /// What shall fail.
@@ -55,70 +65,106 @@ pub struct Failure {
     pub half: bool,
 }
 
+/// The kinds of operations that change something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Of a file's bytes, or its length.
+    Write,
+    /// Of a file.
+    Sync,
+    /// A file is created, renamed, removed, or the directory synced.
+    Names,
+}
+
+/// When a process dies, by what it does to its disk.
+#[derive(Clone, Copy, Debug)]
+pub struct Crash {
+    /// Operations that still happen.
+    pub left: u64,
+    /// Operations that count; `None`: all.
+    pub of: Option<Operation>,
+    /// If the one at which it dies is a write, the first half of that happens too.
+    pub half: bool,
+}
+
 struct SimulatedFile {
     disk: SimulatedDisk,
     file: u64,
-    boot: u64,
+    life: u64,
 }
 
 impl SimulatedDisk {
+    /// A directory of the disk, for the process that begins now; it fails once that is dead.
+    pub fn mount(&self, folder: &str) -> Arc<dyn Disk> {
+        let life = Some(self.state.lock().life);
+        Arc::new(SimulatedDisk { state: self.state.clone(), folder: format!("{folder}/"), life })
+    }
+
     /// Lets an operation fail.
     pub fn fail(&self, failure: Option<Failure>) {
-        self.0.lock().fail = failure;
+        self.state.lock().fail = failure;
+    }
+
+    /// Lets the process die at an operation: neither that nor any later one happens.
+    pub fn crash(&self, crash: Crash) {
+        self.state.lock().crash = Some(crash);
+    }
+
+    /// Whether the process has come to the operation at which it dies. Whoever simulates it sees to the rest.
+    pub fn has_crashed(&self) -> bool {
+        self.state.lock().crash.is_some_and(|crash| crash.left == 0)
     }
 
     /// Bounds what all files together may take; `None`: no bound.
     pub fn limit(&self, room: Option<u64>) {
-        self.0.lock().room = room;
+        self.state.lock().room = room;
     }
 
     /// Operations so far.
     pub fn operations(&self) -> u64 {
-        self.0.lock().operations
+        self.state.lock().operations
     }
 
     /// Bytes all files take.
     pub fn used(&self) -> u64 {
-        let state = self.0.lock();
-        state
-            .names
-            .values()
-            .filter_map(|file| state.files.get(file))
-            .map(|file| file.bytes.len() as u64)
-            .sum()
+        self.state.lock().used()
     }
 
     /// The machine dies: of what was not synced, some pages have reached the disk and others have not. Files opened
     /// before answer nothing but errors.
     pub fn lose_power(&self, rng: &mut StdRng) {
-        let mut state = self.0.lock();
-        state.boot += 1;
-        state.fail = None;
+        let mut state = self.state.lock();
+        state.begin_anew();
         state.names = state.kept_names.clone();
         for file in state.files.values_mut() {
             let mut survived = file.kept.clone();
             for (page, bytes) in file.bytes.chunks(PAGE).enumerate() {
-                if rng.next_u32().is_multiple_of(2) {
+                if rng.next_u32().is_multiple_of(2) && !file.lost.contains(&page) {
                     let at = page * PAGE;
                     survived.resize(survived.len().max(at + bytes.len()), 0);
                     survived[at..at + bytes.len()].copy_from_slice(bytes);
                 }
             }
-            *file = Content { kept: survived.clone(), bytes: survived };
+            *file = Content { kept: survived.clone(), bytes: survived, lost: BTreeSet::new() };
         }
     }
 
     /// The process dies: all that was written is there; its files are closed.
     pub fn kill(&self) {
-        let mut state = self.0.lock();
-        state.boot += 1;
-        state.fail = None;
+        self.state.lock().begin_anew();
+    }
+
+    /// All is gone.
+    pub fn wipe(&self) {
+        let mut state = self.state.lock();
+        (state.names, state.kept_names, state.files) = Default::default();
     }
 
     /// Flips a bit of a file.
     pub fn damage(&self, name: &str, at: usize) {
-        let mut state = self.0.lock();
-        let Some(file) = state.names.get(name).copied().and_then(|file| state.files.get_mut(&file)) else {
+        let mut state = self.state.lock();
+        let name = self.full(name);
+        let Some(file) = state.names.get(&name).copied().and_then(|file| state.files.get_mut(&file)) else {
             return;
         };
         for bytes in [&mut file.bytes, &mut file.kept] {
@@ -128,14 +174,44 @@ impl SimulatedDisk {
         }
     }
 
-    fn handle(&self, file: u64, boot: u64) -> Arc<dyn DiskFile> {
-        Arc::new(SimulatedFile { disk: self.clone(), file, boot })
+    fn full(&self, name: &str) -> String {
+        self.folder.clone() + name
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut State) -> io::Result<T>) -> io::Result<T> {
+        let mut state = self.state.lock();
+        if self.life.is_some_and(|life| state.life != life) {
+            return Err(io::Error::other("the process that used this disk is dead"));
+        }
+        act(&mut state)
+    }
+
+    fn handle(&self, file: u64, life: u64) -> Arc<dyn DiskFile> {
+        Arc::new(SimulatedFile { disk: self.clone(), file, life })
     }
 }
 
 impl State {
+    fn begin_anew(&mut self) {
+        self.life += 1;
+        (self.fail, self.crash) = (None, None);
+    }
+
+    fn used(&self) -> u64 {
+        let files = self.names.values().filter_map(|file| self.files.get(file));
+        files.map(|file| file.bytes.len() as u64).sum()
+    }
+
     /// Counts an operation and fails if it is its turn.
-    fn operate(&mut self) -> io::Result<()> {
+    fn operate(&mut self, operation: Operation) -> io::Result<()> {
+        if let Some(crash) = self.crash.as_mut() {
+            if crash.of.is_none_or(|of| of == operation) {
+                crash.left = crash.left.saturating_sub(1);
+            }
+            if crash.left == 0 {
+                return Err(io::Error::other("the process has died"));
+            }
+        }
         self.operations += 1;
         match self.fail {
             Some(fail) if self.operations == fail.at || fail.for_ever && self.operations > fail.at => {
@@ -145,14 +221,15 @@ impl State {
         }
     }
 
+    /// Whether half of a write that failed just now happens: never after the process' death.
+    fn half(&mut self) -> bool {
+        let died = self.crash.as_ref().is_some_and(|crash| crash.left == 0);
+        let crashed = died && self.crash.as_mut().is_some_and(|crash| std::mem::take(&mut crash.half));
+        crashed || !died && self.fail.is_some_and(|fail| fail.half)
+    }
+
     fn check_room(&self, more: u64) -> io::Result<()> {
-        let used: u64 = self
-            .names
-            .values()
-            .filter_map(|file| self.files.get(file))
-            .map(|file| file.bytes.len() as u64)
-            .sum();
-        match self.room.is_some_and(|room| used + more > room) {
+        match self.room.is_some_and(|room| self.used() + more > room) {
             true => Err(io::ErrorKind::StorageFull.into()),
             false => Ok(()),
         }
@@ -160,52 +237,72 @@ impl State {
 }
 
 impl Disk for SimulatedDisk {
+    fn blocks(&self) -> bool {
+        false
+    }
+
+    fn place(&self, name: &str) -> String {
+        self.full(name)
+    }
+
     fn list(&self) -> io::Result<Vec<String>> {
-        Ok(self.0.lock().names.keys().cloned().collect())
+        self.with(|state| {
+            let own = |name: &String| name.strip_prefix(&self.folder).map(str::to_owned);
+            Ok(state.names.keys().filter_map(own).collect())
+        })
     }
 
     fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        let state = self.0.lock();
-        let file = *state.names.get(name).ok_or(io::ErrorKind::NotFound)?;
-        Ok(self.handle(file, state.boot))
+        self.with(|state| {
+            let file = *state.names.get(&self.full(name)).ok_or(io::ErrorKind::NotFound)?;
+            Ok(self.handle(file, state.life))
+        })
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        let mut state = self.0.lock();
-        state.operate()?;
-        let file = state.next_file;
-        state.next_file += 1;
-        state.files.insert(file, Content::default());
-        state.names.insert(name.to_owned(), file);
-        Ok(self.handle(file, state.boot))
+        self.with(|state| {
+            state.operate(Operation::Names)?;
+            let file = state.next_file;
+            state.next_file += 1;
+            state.files.insert(file, Content::default());
+            state.names.insert(self.full(name), file);
+            Ok(self.handle(file, state.life))
+        })
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        let mut state = self.0.lock();
-        state.operate()?;
-        let file = state.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
-        state.names.insert(to.to_owned(), file);
-        Ok(())
+        self.with(|state| {
+            state.operate(Operation::Names)?;
+            let file = state.names.remove(&self.full(from)).ok_or(io::ErrorKind::NotFound)?;
+            state.names.insert(self.full(to), file);
+            Ok(())
+        })
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        let mut state = self.0.lock();
-        state.operate()?;
-        state.names.remove(name).map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
+        self.with(|state| {
+            state.operate(Operation::Names)?;
+            state.names.remove(&self.full(name)).map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
+        })
     }
 
     fn sync_names(&self) -> io::Result<()> {
-        let mut state = self.0.lock();
-        state.operate()?;
-        state.kept_names = state.names.clone();
-        Ok(())
+        self.with(|state| {
+            state.operate(Operation::Names)?;
+            let own = |(name, _): &(&String, &u64)| name.starts_with(&self.folder);
+            state.kept_names.retain(|name, file| !own(&(name, file)));
+            let synced: Vec<_> =
+                state.names.iter().filter(own).map(|(name, file)| (name.clone(), *file)).collect();
+            state.kept_names.extend(synced);
+            Ok(())
+        })
     }
 }
 
 impl SimulatedFile {
     fn with<T>(&self, act: impl FnOnce(&mut State, u64) -> io::Result<T>) -> io::Result<T> {
-        let mut state = self.disk.0.lock();
-        if state.boot != self.boot {
+        let mut state = self.disk.state.lock();
+        if state.life != self.life {
             return Err(io::Error::other("the process that opened this file is dead"));
         }
         act(&mut state, self.file)
@@ -216,12 +313,32 @@ impl Content {
     fn write(&mut self, at: usize, bytes: &[u8]) {
         self.bytes.resize(self.bytes.len().max(at + bytes.len()), 0);
         self.bytes[at..at + bytes.len()].copy_from_slice(bytes);
+        self.lost.retain(|page| (page + 1) * PAGE <= at || page * PAGE >= at + bytes.len());
+    }
+
+    fn sync(&mut self) {
+        let mut kept = self.bytes.clone();
+        for page in &self.lost {
+            let end = kept.len().min((page + 1) * PAGE);
+            for (at, byte) in kept.iter_mut().enumerate().take(end).skip(page * PAGE) {
+                *byte = self.kept.get(at).copied().unwrap_or(0);
+            }
+        }
+        self.kept = kept;
+    }
+
+    /// The kernel could not write, and takes for clean what it could not write.
+    fn fail_to_sync(&mut self) {
+        let kept = |page: usize| self.kept.get(page * PAGE..self.kept.len().min((page + 1) * PAGE));
+        let unsynced =
+            self.bytes.chunks(PAGE).enumerate().filter(|(page, bytes)| kept(*page) != Some(*bytes));
+        self.lost = unsynced.map(|(page, _)| page).collect();
     }
 }
 
 impl DiskFile for SimulatedFile {
-    fn read(&self) -> io::Result<Vec<u8>> {
-        self.with(|state, file| Ok(state.files.get(&file).cloned().unwrap_or_default().bytes))
+    fn length(&self) -> io::Result<u64> {
+        self.with(|state, file| Ok(state.files.get(&file).map_or(0, |file| file.bytes.len() as u64)))
     }
 
     fn read_at(&self, at: u64, length: usize) -> io::Result<Vec<u8>> {
@@ -236,8 +353,8 @@ impl DiskFile for SimulatedFile {
         self.with(|state, file| {
             let length = state.files.get(&file).map_or(0, |file| file.bytes.len() as u64);
             let more = (at + bytes.len() as u64).saturating_sub(length);
-            let done = state.operate().and_then(|()| state.check_room(more));
-            let half = state.fail.is_some_and(|fail| fail.half);
+            let done = state.operate(Operation::Write).and_then(|()| state.check_room(more));
+            let half = done.is_err() && state.half();
             let written = if done.is_ok() { bytes } else { &bytes[..if half { bytes.len() / 2 } else { 0 }] };
             if let Some(content) = state.files.get_mut(&file).filter(|_| !written.is_empty()) {
                 content.write(at as usize, written);
@@ -248,7 +365,7 @@ impl DiskFile for SimulatedFile {
 
     fn truncate(&self, length: u64) -> io::Result<()> {
         self.with(|state, file| {
-            state.operate()?;
+            state.operate(Operation::Write)?;
             if let Some(content) = state.files.get_mut(&file) {
                 content.bytes.truncate(length as usize);
                 content.kept.truncate(length as usize);
@@ -259,11 +376,16 @@ impl DiskFile for SimulatedFile {
 
     fn sync(&self) -> io::Result<()> {
         self.with(|state, file| {
-            state.operate()?;
+            let done = state.operate(Operation::Sync);
+            let died = state.crash.is_some_and(|crash| crash.left == 0);
             if let Some(content) = state.files.get_mut(&file) {
-                content.kept = content.bytes.clone();
+                match &done {
+                    Ok(()) => content.sync(),
+                    Err(_) if died => {}
+                    Err(_) => content.fail_to_sync(),
+                }
             }
-            Ok(())
+            done
         })
     }
 }
@@ -306,5 +428,41 @@ mod tests {
         disk.limit(None);
         file.write_at(4, b"xy").unwrap();
         assert_eq!(disk.used(), 6);
+    }
+    #[test]
+    fn what_a_failed_fsync_did_not_write_no_later_one_does() {
+        let disk = SimulatedDisk::default();
+        let file = disk.create("a").unwrap();
+        disk.sync_names().unwrap();
+        file.write_at(0, &[1; PAGE]).unwrap();
+        file.sync().unwrap();
+        file.write_at(0, &[2; PAGE + 1]).unwrap();
+        let at = disk.operations() + 1;
+        disk.fail(Some(Failure { at, for_ever: false, kind: io::ErrorKind::Other, half: false }));
+        assert!(file.sync().is_err());
+        file.write_at(PAGE as u64, &[3]).unwrap();
+        file.sync().unwrap();
+        assert_eq!(file.read().unwrap(), [&[2; PAGE][..], &[3]].concat());
+        disk.lose_power(&mut StdRng::seed_from_u64(1));
+        assert_eq!(disk.open("a").unwrap().read().unwrap(), [&[1; PAGE][..], &[3]].concat());
+    }
+
+    #[test]
+    fn a_process_does_nothing_after_the_operation_it_dies_at() {
+        let disk = SimulatedDisk::default();
+        let folder = disk.mount("folder");
+        let file = folder.create("a").unwrap();
+        disk.crash(Crash { left: 2, of: Some(Operation::Write), half: true });
+        file.write_at(0, b"four").unwrap();
+        file.sync().unwrap();
+        assert!(!disk.has_crashed());
+        assert!(file.write_at(4, b"more").is_err() && disk.has_crashed());
+        assert!(file.write_at(0, b"never").is_err() && folder.remove("a").is_err());
+        disk.kill();
+        assert!(folder.list().is_err(), "it is dead");
+        let folder = disk.mount("folder");
+        assert_eq!(folder.list().unwrap(), ["a"]);
+        assert_eq!(folder.open("a").unwrap().read().unwrap(), b"fourmo");
+        assert_eq!(disk.mount("other").list().unwrap(), Vec::<String>::new());
     }
 }

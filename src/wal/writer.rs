@@ -13,10 +13,27 @@ use crate::wal::segment::{Header, name};
 use crate::wal::trust::{Boot, Sync};
 use crate::wal::{Key, NODE};
 
-/// Bytes of the first segment; each next one is four times as long ...
-pub const FIRST_SEGMENT: u64 = 1 << 20;
-/// ... up to this. A record never goes over two segments, so the last one of a segment may reach beyond.
-pub const LONGEST_SEGMENT: u64 = 64 << 20;
+/// How long segments are, in bytes. A record never goes over two, so the last one of a segment may reach beyond.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// The first one; each next one is four times as long ...
+    pub first: u64,
+    /// ... up to this.
+    pub longest: u64,
+}
+
+impl Default for Sizes {
+    fn default() -> Sizes {
+        Sizes { first: 1 << 20, longest: 64 << 20 }
+    }
+}
+
+impl Sizes {
+    fn after(self, size: u64) -> u64 {
+        (size * 4).min(self.longest)
+    }
+}
+
 /// Bytes held back while the disk is full. A member that appends beyond that is told that it failed, and is replaced.
 pub const MOST_HELD: usize = 64 << 20;
 /// The encoding buffer is let go of when one turn made it longer than this.
@@ -57,6 +74,7 @@ pub struct Writer {
     at: u64,
     /// Where the next segment begins.
     size: u64,
+    sizes: Sizes,
     /// Which segments are needed.
     pub ledger: Ledger,
     heads: BTreeMap<Key, Head>,
@@ -83,7 +101,7 @@ impl Writer {
     /// Begins segment `header.number` after what was found.
     pub fn begin(
         disk: Arc<dyn Disk>,
-        (header, sync): (Header, Sync),
+        (header, sync, sizes): (Header, Sync, Sizes),
         ledger: Ledger,
         members: &BTreeMap<Key, Found>,
         note: Option<Vec<u8>>,
@@ -98,7 +116,8 @@ impl Writer {
             sync,
             file: file.clone(),
             at: 0,
-            size: FIRST_SEGMENT,
+            size: sizes.first,
+            sizes,
             ledger,
             heads,
             note,
@@ -114,7 +133,7 @@ impl Writer {
             prepared: None,
             failed: None,
         };
-        writer.enter(file, header, FIRST_SEGMENT, false)?;
+        writer.enter(file, header, sizes.first, false)?;
         writer.unsynced.clear();
         Ok(writer)
     }
@@ -159,7 +178,7 @@ impl Writer {
     fn rotate(&mut self, cleared: bool) -> io::Result<()> {
         let header = Header { number: self.header.number + 1, ..self.header };
         let called = name(header.number);
-        let longer = (self.size * 4).min(LONGEST_SEGMENT);
+        let longer = self.sizes.after(self.size);
         let (file, size) = match self.prepared.take() {
             Some((file, size)) => {
                 self.disk.rename(&(called.clone() + UNFINISHED), &called)?;
@@ -174,7 +193,7 @@ impl Writer {
     /// To be called by the flusher; writes outside of the lock.
     pub fn unprepared(&self) -> Option<(Arc<dyn Disk>, String, u64)> {
         let wanted = self.sync == Sync::Always && self.prepared.is_none() && self.failed.is_none();
-        let size = (self.size * 4).min(LONGEST_SEGMENT);
+        let size = self.sizes.after(self.size);
         // Not before a part of this one is used: a log that is hardly written to takes no room.
         (wanted && self.at > self.size / 4)
             .then(|| (self.disk.clone(), name(self.header.number + 1) + UNFINISHED, size))

@@ -19,6 +19,7 @@ use slotcast::raft::groups::Groups;
 use slotcast::raft::machine::{Cut, Machine, Stager, gathering};
 use slotcast::raft::proposal::{Outcome, Proposal};
 use slotcast::raft::state::{GroupOptions, GroupState, Member, Timing};
+use slotcast::wal::disk::{Directory, Disk};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -97,7 +98,7 @@ impl Node {
         self.join_in(None, member, log_bytes).await
     }
 
-    /// Starts a member that keeps its snapshots in `dir`.
+    /// Starts a member that keeps its snapshots below `dir`.
     pub async fn join_in(&self, dir: Option<&Path>, member: MemberId, log_bytes: usize) -> (Group, Journal) {
         let journal = Journal::default();
         let timing = Timing::default();
@@ -107,7 +108,7 @@ impl Node {
             me: self.as_member(),
             timing,
             log_bytes,
-            dir: dir.map(Path::to_owned),
+            snapshots: snapshots(dir),
         };
         (self.groups.start(options, Box::new(journal.clone())).await.unwrap(), journal)
     }
@@ -216,6 +217,11 @@ pub fn in_virtual_time<T>(future: impl Future<Output = T>) -> T {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     runtime.block_on(future)
+}
+
+/// Where members keep their snapshots below a node's directory.
+pub fn snapshots(dir: Option<&Path>) -> Option<Arc<dyn Disk>> {
+    dir.map(|dir| Arc::new(Directory::open(&dir.join("snapshots")).unwrap()) as Arc<dyn Disk>)
 }
 
 /// A directory of a test's own, gone with it.

@@ -20,6 +20,7 @@ use slotcast::wal::recovery::{WalOptions, open};
 use slotcast::wal::segment::number;
 use slotcast::wal::simulated::{Failure, SimulatedDisk};
 use slotcast::wal::trust::{Boot, Sync};
+use slotcast::wal::writer::Sizes;
 use tokio::task::JoinHandle;
 
 use crate::cluster::{
@@ -71,7 +72,13 @@ impl Machines {
 
     async fn start_one(&mut self, n: usize) -> io::Result<()> {
         let disk = Arc::new(self.disks[n].clone());
-        let options = WalOptions { disk, sync: self.sync, boot: Some(Boot(self.boots[n])), draw: n as u64 };
+        let options = WalOptions {
+            disk,
+            sync: self.sync,
+            boot: Some(Boot(self.boots[n])),
+            draw: n as u64,
+            sizes: Sizes::default(),
+        };
         let (wal, flusher, past) = open(options)?;
         assert_eq!(past.distrusted, None);
         let flusher = tokio::spawn(flusher.run());
@@ -239,6 +246,7 @@ fn a_member_of_another_id_begins_empty_and_the_former_one_is_forgotten() {
                 sync: Sync::Background,
                 boot: Some(Boot(1)),
                 draw: 1,
+                sizes: Sizes::default(),
             };
             let (wal, _, past) = open(options).unwrap();
             let known: Vec<u64> = past.members.keys().map(|key| key.1).collect();
@@ -272,8 +280,13 @@ async fn snapshots_let_the_log_go_and_both_together_bring_everything_back() {
     let disk = SimulatedDisk::default();
     let (mut written, mut gone) = (0, 1);
     for life in 0..3 {
-        let options =
-            WalOptions { disk: Arc::new(disk.clone()), sync: Sync::Background, boot: Some(Boot(1)), draw: 1 };
+        let options = WalOptions {
+            disk: Arc::new(disk.clone()),
+            sync: Sync::Background,
+            boot: Some(Boot(1)),
+            draw: 1,
+            sizes: Sizes::default(),
+        };
         let (wal, flusher, past) = open(options).unwrap();
         let flusher = tokio::spawn(flusher.run());
         let bus =

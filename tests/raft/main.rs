@@ -164,7 +164,7 @@ async fn a_group_is_formed_once_and_a_member_id_runs_once() {
         me: cluster.nodes[0].as_member(),
         timing: Timing::default(),
         log_bytes: 1 << 20,
-        dir: None,
+        snapshots: None,
     };
     let second = cluster.nodes[0].groups.start(options, Box::new(Journal::default())).await;
     assert!(matches!(second.err(), Some(GroupError::Refused(_))));

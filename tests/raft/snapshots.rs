@@ -17,7 +17,7 @@ use slotcast::time::Clock;
 use slotcast_wire::args::OwnedArgs;
 
 use crate::cluster::{
-    Cluster, GROUP, Journal, Node, Scratch, becomes, eventually, numbered, write, write_all,
+    Cluster, GROUP, Journal, Node, Scratch, becomes, eventually, numbered, snapshots, write, write_all,
 };
 
 #[tokio::test]
@@ -61,7 +61,7 @@ async fn a_damaged_file_is_refused_with_its_name() {
         me: node.as_member(),
         timing: Timing::default(),
         log_bytes: 1 << 20,
-        dir: Some(scratch.0.clone()),
+        snapshots: snapshots(Some(&scratch.0)),
     };
     let refused = node.groups.start(options, Box::new(Journal::default())).await.err().unwrap();
     assert!(refused.to_string().contains(&*file.to_string_lossy()), "{refused}");
@@ -75,7 +75,7 @@ async fn join_with_shard(node: &Node, member: MemberId, dir: Option<&Path>) -> (
         me: node.as_member(),
         timing: Timing::default(),
         log_bytes: 256 << 10,
-        dir: dir.map(Path::to_owned),
+        snapshots: snapshots(dir),
     };
     let group = node.groups.start(options, Box::new(ShardMachine::new(shard.clone()))).await.unwrap();
     (group, shard)

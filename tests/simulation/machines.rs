@@ -1,10 +1,7 @@
 //! The machines that the nodes run on: each has a disk and is booted now and then.
 //!
-//! Which durability a run has is a matter of its seed. Snapshots go to real files, which take real time; so a durable
-//! run keeps so much of its logs in memory that nobody needs one.
-
-use std::path::PathBuf;
-use std::sync::Arc;
+//! Which durability a run has is a matter of its seed. The logs' files are tiny, so that all that happens to them in a
+//! week happens in a second: they are begun, prepared, removed when snapshots cover them.
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -12,8 +9,11 @@ use slotcast::node::cluster::options::Durable;
 use slotcast::wal::recovery::WalOptions;
 use slotcast::wal::simulated::SimulatedDisk;
 use slotcast::wal::trust::{Boot, Sync};
+use slotcast::wal::writer::Sizes;
 
 use crate::node::NODES;
+
+const SIZES: Sizes = Sizes { first: 2 << 10, longest: 16 << 10 };
 
 /// What outlasts a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,14 +50,13 @@ impl Machines {
             Durability::QuorumFsync => Sync::Always,
         };
         let wal = WalOptions {
-            disk: Arc::new(self.disks[node].clone()),
+            disk: self.disks[node].mount("wal"),
             sync,
             boot: Some(Boot(self.boots[node])),
             draw,
+            sizes: SIZES,
         };
-        // Nothing is ever written there: see above.
-        let dir = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("simulation-snapshots");
-        Some(Durable { wal, dir, threaded: false })
+        Some(Durable { wal, snapshots: self.disks[node].mount("snapshots") })
     }
 
     /// The node's process has died; the kernel has what it wrote.

@@ -39,8 +39,6 @@ pub const NODES: usize = 3;
 const EPOCH: Millis = 1_700_000_000_000;
 /// Small, so that a node that was away for a second gets a snapshot.
 const LOG_BYTES: usize = 16 << 10;
-/// Large, so that no node gets a snapshot.
-const DURABLE_LOG_BYTES: usize = 64 << 20;
 const UPKEEP: Duration = Duration::from_millis(100);
 const CLIENT_PORT: u16 = 7001;
 
@@ -157,7 +155,7 @@ fn options(setup: &Setup<'_>, seed: u64) -> ClusterOptions {
         shards: NODES,
         copies: NODES,
         timing: Timing::default(),
-        log_bytes: if durable.is_some() { DURABLE_LOG_BYTES } else { LOG_BYTES },
+        log_bytes: LOG_BYTES,
         transport: setup.network.host(setup.node),
         durable,
         seed,

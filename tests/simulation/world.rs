@@ -135,8 +135,9 @@ impl World {
         self.trace.note(format!("node {node} is killed{}", if silent { ", silently" } else { "" }));
         self.network.die(node, silent);
         self.doors.lock()[node] = None;
-        self.nodes[node] = None;
+        // First: what a task does when it is dropped, a process that dies does not do.
         self.machines.process_died(node);
+        self.nodes[node] = None;
     }
 
     /// Kills a node with its machine: what it has not synced may be gone.

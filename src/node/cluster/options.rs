@@ -10,9 +10,10 @@ use crate::bus::transport::Transport;
 use crate::config::setting::{BUS_PORT_OFFSET, Durability, Startup};
 use crate::id::NodeId;
 use crate::raft::state::Timing;
-use crate::wal::disk::Directory;
+use crate::wal::disk::{Directory, Disk};
 use crate::wal::recovery::{WalOptions, remove};
 use crate::wal::trust::{Boot, Sync};
+use crate::wal::writer::Sizes;
 
 /// Bytes of log a shard keeps for copies that lag: a few seconds of writes; one that lags more gets a snapshot.
 const LOG_BYTES: usize = 64 << 20;
@@ -53,11 +54,8 @@ pub struct ClusterOptions {
 pub struct Durable {
     /// The write-ahead log.
     pub wal: WalOptions,
-    /// The node's directory, below which snapshots are kept.
-    pub dir: PathBuf,
-    /// Whether a thread of its own waits for the disk; otherwise the calling runtime does (in a simulation, whose
-    /// disk takes no time).
-    pub threaded: bool,
+    /// Where snapshots are kept.
+    pub snapshots: Arc<dyn Disk>,
 }
 
 impl Durable {
@@ -77,7 +75,9 @@ impl Durable {
                 return Ok(None);
             }
         };
-        Ok(Some(Durable { wal: WalOptions { disk, sync, boot: Boot::present(), draw }, dir, threaded: true }))
+        let snapshots = Arc::new(Directory::open(&dir.join("snapshots"))?);
+        let wal = WalOptions { disk, sync, boot: Boot::present(), draw, sizes: Sizes::default() };
+        Ok(Some(Durable { wal, snapshots }))
     }
 }
 

@@ -139,7 +139,7 @@ impl Shards {
             me,
             timing: site.timing,
             log_bytes: self.log_bytes,
-            dir: site.dir.clone(),
+            snapshots: site.snapshots.clone(),
         };
         let group = self.groups.start(options, (self.factory)(group)).await?;
         let mut tasks = JoinSet::new();

@@ -26,7 +26,7 @@ pub enum Former {
 pub fn open_groups(site: &Site, bus: &Bus, durable: Option<&Durable>) -> io::Result<(Groups, Former)> {
     let Some(durable) = durable else { return Ok((Groups::new(bus.clone()), Former::Nothing)) };
     let (wal, flusher, past) = open(durable.wal.clone())?;
-    match durable.threaded {
+    match durable.wal.disk.blocks() {
         true => flusher.spawn_thread()?,
         false => drop(tokio::spawn(flusher.run())),
     }
