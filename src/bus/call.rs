@@ -16,13 +16,15 @@ use crate::id::NodeId;
 /// What a call brings.
 pub type Answered = Result<Bytes, BusError>;
 
-/// Which of a peer's two connections a call takes.
+/// Which of a peer's connections a call takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Lane {
     /// Heartbeats, votes and small calls: never behind much.
     Control,
     /// Log entries and snapshots.
     Bulk,
+    /// What clients have published: however much that is, the log doesn't wait behind it.
+    Messages,
 }
 
 /// Whom to call: an address, and who must answer there.

@@ -159,7 +159,7 @@ impl Greeting {
         out.extend_from_slice(MAGIC);
         out.extend_from_slice(&VERSION.to_be_bytes());
         out.extend_from_slice(self.node.as_bytes());
-        out.push(matches!(self.lane, Lane::Bulk) as u8);
+        out.push(self.lane as u8);
         out
     }
 
@@ -179,7 +179,11 @@ impl Greeting {
         }
         let mut node = [0; NODE_ID_LEN];
         bytes.copy_to_slice(&mut node);
-        let lane = if bytes.get_u8() == 0 { Lane::Control } else { Lane::Bulk };
+        let lane = match bytes.get_u8() {
+            0 => Lane::Control,
+            1 => Lane::Bulk,
+            _ => Lane::Messages,
+        };
         Ok(Greeting { node: NodeId::from_bytes(node), lane })
     }
 }

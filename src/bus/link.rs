@@ -24,8 +24,8 @@ use crate::id::NodeId;
 
 /// Calls in a link's queue; more are refused.
 const QUEUE_CALLS: usize = 4096;
-/// Bytes in a link's queue; more are refused. The control lane carries small calls only.
-const QUEUE_BYTES: [usize; 2] = [8 << 20, 128 << 20];
+/// Bytes in a link's queue, by lane; more are refused. The control lane carries small calls only.
+const QUEUE_BYTES: [usize; 3] = [8 << 20, 128 << 20, 64 << 20];
 /// Calls awaiting their answer on one connection; more are refused.
 const MAX_PENDING: usize = 8192;
 /// Time to connect and be greeted.
@@ -78,7 +78,7 @@ impl Link {
             warned: None,
         };
         tokio::spawn(keeper.run());
-        Link { calls, queued, limit: QUEUE_BYTES[matches!(lane, Lane::Bulk) as usize] }
+        Link { calls, queued, limit: QUEUE_BYTES[lane as usize] }
     }
 
     /// Queues a call, in order; the answer comes over the returned channel.

@@ -1,8 +1,8 @@
 //! The node bus: requests and answers between nodes.
 //!
 //! It knows frames, peers and reconnecting, and nothing of Raft. A *service* is a number with a function behind
-//! it; a call carries bytes there and brings bytes back. Towards each peer there are two connections (*lanes*),
-//! so that a heartbeat never queues behind megabytes of log.
+//! it; a call carries bytes there and brings bytes back. Towards each peer there are a few connections
+//! (*lanes*), so that a heartbeat never queues behind megabytes of log, nor the log behind clients' messages.
 
 use std::collections::BTreeMap;
 use std::io;
