@@ -13,6 +13,7 @@ pub mod keyspace;
 pub mod meta;
 pub mod metrics;
 pub mod node;
+pub mod pubsub;
 pub mod raft;
 pub mod server;
 pub mod session;

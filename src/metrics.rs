@@ -54,6 +54,8 @@ pub struct Metrics {
     pub errors: Errors,
     /// Clients closed since they did not read their replies.
     pub output_limit_disconnections: Counter,
+    /// Times that published messages were not taken to another node, or not taken in from one, because too many waited.
+    pub messages_dropped: Counter,
     /// Messages to other nodes.
     pub bus_messages_sent: Counter,
     /// Messages from other nodes.
@@ -94,6 +96,7 @@ impl Metrics {
             &self.evicted_keys,
             &self.error_replies,
             &self.output_limit_disconnections,
+            &self.messages_dropped,
             &self.bus_messages_sent,
             &self.bus_messages_received,
         ];

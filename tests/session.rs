@@ -100,6 +100,7 @@ impl Runner {
             config: Arc::new(Config::default()),
             clients: Clients::default(),
             metrics: Arc::new(Metrics::default()),
+            subscribers: Arc::default(),
             saves: Saves::new(START),
             keyspaces: Arc::new(ArcSwap::from_pointee(keyspaces)),
             homes: view.as_ref().map(|_| homes),
@@ -175,11 +176,15 @@ impl Runner {
             Verdict::Replied
         });
         session.show();
-        let (used, frame) = FrameDecoder::default().decode(&bytes).expect("a frame");
-        assert_eq!(used, bytes.len(), "at most one reply for: {line}");
-        // A text in RESP3 is shown as it is; an empty line at its end would end the reply.
-        let shown = frame.map(|frame| frame.to_string().replace("\r\n", "\n"));
-        let mut text = shown.map_or(String::new(), |shown| format!("{}\n", shown.trim_end_matches('\n')));
+        let mut text = String::new();
+        let mut decoder = FrameDecoder::default();
+        while !bytes.is_empty() {
+            let (used, frame) = decoder.decode(&bytes).expect("a frame");
+            bytes.drain(..used);
+            // A text in RESP3 is shown as it is; an empty line at its end would end the reply.
+            let shown = frame.expect("whole frames").to_string().replace("\r\n", "\n");
+            writeln!(text, "{}", shown.trim_end_matches('\n')).expect("a string takes all");
+        }
         text.push_str(&verdict_text(verdict));
         for client in self.context.clients.list().iter().filter(|client| client.is_killed()) {
             writeln!(text, "~ connection {} is to close", client.id).expect("a string takes all");
@@ -202,6 +207,7 @@ fn verdict_text(verdict: Verdict) -> String {
         Verdict::Replied => String::new(),
         Verdict::Close => "~ close\n".into(),
         Verdict::Tracking => "~ follow the tracking mode\n".into(),
+        Verdict::Publish { sharded } => format!("~ publish{}\n", if sharded { " to the shard" } else { "" }),
         Verdict::Saved => "~ wait for the save\n".into(),
         Verdict::Shutdown => "~ shut down\n".into(),
         Verdict::Execute(batch) => format!("~ execute {:?}\n", batch.requests),
@@ -262,6 +268,11 @@ fn clients() {
 #[test]
 fn clusters() {
     check("cluster.txt");
+}
+
+#[test]
+fn subscriptions() {
+    check("pubsub.txt");
 }
 
 #[test]

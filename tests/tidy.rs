@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: &[&[&str]] = &[
     &["broken", "codec", "glob", "id", "metrics", "time"],
     &["bus", "config", "keyspace", "topology", "wal"],
-    &["command", "raft", "tracking"],
+    &["command", "pubsub", "raft", "tracking"],
     &["meta", "session", "shard"],
     &["server"],
     &["node"],

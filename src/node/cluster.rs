@@ -128,6 +128,11 @@ impl Cluster {
         self.opened.clone()
     }
 
+    /// This node's end of the bus.
+    pub fn bus(&self) -> &Bus {
+        &self.standing.bus
+    }
+
     /// The metadata group's state.
     pub fn topology(&self) -> watch::Receiver<Arc<Topology>> {
         self.standing.topology()

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
+use crate::config::setting::OutputLimit;
 use crate::id::GroupId;
 use crate::server::Server;
 use crate::server::connection::STALL_LIMIT;
@@ -39,16 +40,18 @@ pub async fn keep(server: Arc<Server>) {
 
 fn close_exhausted(server: &Server) {
     let live = server.context.config.live();
-    let soft = live.client_output_buffer_limit.normal;
-    let patience = Patience {
+    let patience = |limit: OutputLimit| Patience {
         stall: STALL_LIMIT.as_millis() as u64,
-        soft: soft.soft,
-        soft_time: soft.soft_time.as_millis() as u64,
+        soft: limit.soft,
+        soft_time: limit.soft_time.as_millis() as u64,
         idle: live.timeout.as_millis() as u64,
     };
+    let limits = live.client_output_buffer_limit;
+    let (normal, subscribers) = (patience(limits.normal), patience(limits.pubsub));
     let now = server.context.clock.now();
     for client in server.context.clients.list() {
-        if let Some(why) = client.exhausts(patience, now) {
+        let subscribes = client.profile.lock().is_subscriber();
+        if let Some(why) = client.exhausts(if subscribes { subscribers } else { normal }, now) {
             info!(client = client.id, addr = %client.addr, "client closed: {why}");
             server.context.metrics.output_limit_disconnections.add(1);
             client.kill();

@@ -7,6 +7,7 @@
 pub mod cluster;
 pub mod hosted;
 pub mod housekeeping;
+pub mod relay;
 pub mod saving;
 pub mod threads;
 
@@ -25,6 +26,7 @@ use crate::metrics::Metrics;
 use crate::node::hosted::Hosted;
 use crate::node::threads::{ClusterThread, IoThreads};
 use crate::server::invalidation::Invalidation;
+use crate::server::publisher::Publisher;
 use crate::server::{SINGLE, Server, listener};
 use crate::session::clients::Clients;
 use crate::session::context::Context;
@@ -64,15 +66,23 @@ impl Node {
         let listeners = listen(&config).map_err(|error| format!("cannot listen: {error}"))?;
         let metrics = Arc::new(Metrics::default());
         let invalidation = Arc::new(Invalidation::new(config.clone(), metrics.clone()));
+        let (publisher, outgoing) =
+            Publisher::new(config.clone(), metrics.clone(), config.startup.cluster_enabled);
+        let publisher = Arc::new(publisher);
         let hosted = Hosted::new(invalidation.clone(), Clock::System, rand::random());
-        let cluster = match config.startup.cluster_enabled {
-            true => Some(ClusterThread::start(&config, &hosted).await?),
-            false => {
+        let cluster = match outgoing {
+            Some(outgoing) => {
+                let (cluster, inbox) = ClusterThread::start(&config, &hosted, &metrics, outgoing).await?;
+                tokio::spawn(relay::deliver(inbox, publisher.clone()));
+                Some(cluster)
+            }
+            None => {
                 hosted.open(SINGLE);
                 None
             }
         };
-        let server = Arc::new(server(config.clone(), metrics, invalidation, &hosted, cluster.as_ref()));
+        let rooms = Rooms { metrics, invalidation, publisher };
+        let server = Arc::new(server(config.clone(), rooms, &hosted, cluster.as_ref()));
         let threads = IoThreads::start(config.startup.threads(), &server)
             .map_err(|error| format!("cannot start a thread: {error}"))?;
         for listener in listeners {
@@ -113,14 +123,15 @@ fn listen(config: &Config) -> io::Result<Vec<TcpListener>> {
     Ok(listeners)
 }
 
-/// What the connections share.
-fn server(
-    config: Arc<Config>,
+/// What is there before the connections are.
+struct Rooms {
     metrics: Arc<Metrics>,
     invalidation: Arc<Invalidation>,
-    hosted: &Hosted,
-    cluster: Option<&ClusterThread>,
-) -> Server {
+    publisher: Arc<Publisher>,
+}
+
+/// What the connections share.
+fn server(config: Arc<Config>, rooms: Rooms, hosted: &Hosted, cluster: Option<&ClusterThread>) -> Server {
     let clock = Clock::System;
     let context = Context {
         me: cluster.map_or_else(|| NodeId::random(&mut rand::rng()), |cluster| cluster.me),
@@ -129,7 +140,8 @@ fn server(
         run_id: NodeId::random(&mut rand::rng()),
         config,
         clients: Clients::default(),
-        metrics,
+        metrics: rooms.metrics,
+        subscribers: rooms.publisher.subscribers().clone(),
         saves: Saves::new(clock.now()),
         keyspaces: hosted.keyspaces.clone(),
         homes: cluster.map(|cluster| cluster.homes.clone()),
@@ -138,7 +150,8 @@ fn server(
     Server {
         context: Arc::new(context),
         shards: hosted.shards.clone(),
-        invalidation,
+        invalidation: rooms.invalidation,
+        publisher: rooms.publisher,
         routes: cluster.map(|cluster| cluster.changed.clone()),
         shutdown: Notify::new(),
     }

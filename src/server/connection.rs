@@ -102,6 +102,7 @@ impl Connection {
     /// A connection that was just accepted.
     pub fn new(server: Arc<Server>, stream: TcpStream, session: Session) -> Self {
         let outbox = Arc::new(Outbox::new(session.client.clone()));
+        server.publisher.connect(session.client.id, outbox.clone());
         Self {
             server,
             stream,
@@ -132,8 +133,7 @@ impl Connection {
                 }
             }
         }
-        self.server.invalidation.forget(self.session.client.id);
-        self.server.context.clients.forget(self.session.client.id);
+        self.server.farewell(&mut self.session);
     }
 
     fn poll_turn(&mut self, task: &mut TaskContext<'_>) -> Poll<io::Result<Turn>> {
@@ -143,8 +143,11 @@ impl Connection {
                 if self.session.client.is_killed() {
                     return Poll::Ready(Ok(Turn::Close));
                 }
-                self.outbox.drain(&mut self.output);
+                // What cannot be sent yet stays in the outbox, which is bounded.
                 ready!(self.poll_flush(task))?;
+                if self.outbox.drain(&mut self.output) {
+                    ready!(self.poll_flush(task))?;
+                }
                 if self.closing {
                     return Poll::Ready(Ok(Turn::Close));
                 }
@@ -291,7 +294,7 @@ impl Connection {
             }
         }
         self.output.extend_from_slice(&out[sent..]);
-        let limit = self.server.context.config.live().client_output_buffer_limit.normal.hard;
+        let limit = self.server.output_limit(&self.session);
         if limit > 0 && (self.output.len() - self.sent) as u64 > limit {
             self.server.context.metrics.output_limit_disconnections.add(1);
             return Err(io::Error::other("its replies exceed client-output-buffer-limit"));

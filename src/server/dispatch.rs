@@ -157,6 +157,10 @@ impl<'a> Dispatch<'a> {
             self.spoil();
             return self.error(&CommandError::text("NOAUTH Authentication required."));
         }
+        if let Err(error) = self.allowed_while_subscribed(entry) {
+            self.spoil();
+            return self.error(&error);
+        }
         if self.session.transaction.is_open() && !entry.at_once {
             return self.queue(entry, args);
         }
@@ -170,12 +174,13 @@ impl<'a> Dispatch<'a> {
 
     fn session_command(&mut self, entry: &Entry, args: Args<'_>) -> Step {
         let Some(run) = entry.session else { return Step::Done };
-        let before = self.session.tracking;
+        if let Err(step) = self.shard_channels(entry.command, args) {
+            return step;
+        }
+        let before = self.standing();
         let mut reply = Reply::new(self.out, self.session.proto);
         let verdict = run(self.session, &self.server.context, args, &mut reply);
-        if self.session.tracking != before {
-            self.server.follow_tracking(self.session, self.outbox);
-        }
+        self.follow(&before);
         match verdict {
             Ok(Verdict::Replied) | Ok(Verdict::Tracking) => Step::Done,
             Ok(Verdict::Close) => Step::Close,
@@ -183,6 +188,10 @@ impl<'a> Dispatch<'a> {
             Ok(Verdict::Execute(batch)) => Step::Execute(batch),
             Ok(Verdict::Watch(keys)) => self.watch(keys.as_args()),
             Ok(Verdict::Wait { replicas, timeout }) => Step::Wait(replicas, timeout),
+            Ok(Verdict::Publish { sharded }) => {
+                self.publish(sharded, args);
+                Step::Done
+            }
             Ok(Verdict::Saved) => Step::Saved,
             Err(error) => self.error(&error),
         }
@@ -193,6 +202,14 @@ impl<'a> Dispatch<'a> {
         if entry.command.flags.has(Flags::NO_MULTI) {
             self.spoil();
             return self.error(&CommandError::text("ERR Command not allowed inside a transaction"));
+        }
+        match self.shard_channels(entry.command, args) {
+            Err(step @ Step::Park(_)) => return step,
+            Err(step) => {
+                self.spoil();
+                return step;
+            }
+            Ok(()) => {}
         }
         if entry.session.is_none() {
             let shard = match self.target(entry.command, args, None) {

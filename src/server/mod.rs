@@ -13,8 +13,10 @@ pub mod listener;
 pub mod outbox;
 pub mod pending;
 pub mod piece;
+pub mod publisher;
 mod reads;
 pub mod room;
+mod subscribing;
 pub mod territory;
 pub mod transaction;
 pub mod waiting;
@@ -28,8 +30,10 @@ use tokio::sync::{Notify, watch};
 use crate::id::GroupId;
 use crate::server::invalidation::Invalidation;
 use crate::server::outbox::Outbox;
+use crate::server::publisher::Publisher;
 use crate::session::Session;
 use crate::session::context::Context;
+use crate::session::pubsub::leave_all;
 use crate::shard::Shard;
 
 /// What all connections of a node share.
@@ -40,6 +44,8 @@ pub struct Server {
     pub shards: Arc<ArcSwap<BTreeMap<GroupId, Arc<Shard>>>>,
     /// Tracking.
     pub invalidation: Arc<Invalidation>,
+    /// Pub/Sub.
+    pub publisher: Arc<Publisher>,
     /// Changes whenever routing may have; `None` in single-node mode.
     pub routes: Option<watch::Receiver<u64>>,
     /// Notified when a client asks the server to stop (SHUTDOWN).
@@ -50,6 +56,21 @@ pub struct Server {
 pub const SINGLE: GroupId = GroupId(1);
 
 impl Server {
+    /// Unsent bytes beyond which a connection is closed; 0: no limit.
+    pub fn output_limit(&self, session: &Session) -> u64 {
+        let limits = self.context.config.live().client_output_buffer_limit;
+        if session.subscriptions.is_empty() { limits.normal.hard } else { limits.pubsub.hard }
+    }
+
+    /// A connection has closed: nobody needs to know it any more.
+    pub fn farewell(&self, session: &mut Session) {
+        let id = session.client.id;
+        self.invalidation.forget(id);
+        leave_all(session, &self.context);
+        self.publisher.disconnect(id);
+        self.context.clients.forget(id);
+    }
+
     /// Enters a connection into the tracking tables, or takes it out, as its session says.
     pub fn follow_tracking(&self, session: &Session, outbox: &Arc<Outbox>) {
         let id = session.client.id;

@@ -13,6 +13,7 @@ use crate::server::dispatch::{Dispatch, Step};
 use crate::session::entry::Entry;
 use crate::session::table::resolve;
 use crate::session::transaction::Batch;
+use crate::session::verdict::Verdict;
 use crate::shard::Shard;
 use crate::shard::proposal::put_transaction;
 use crate::shard::unit::Resolved;
@@ -91,6 +92,7 @@ impl<'a> Dispatch<'a> {
     /// Writes EXEC's reply: `bytes` holds the data requests' replies, which end at `ends`; `None`: aborted.
     pub fn put_together(&mut self, batch: &Batch, bytes: &[u8], ends: Option<&[usize]>) {
         let Some(ends) = ends else { return self.reply().null_array() };
+        let before = self.standing();
         self.reply().array(batch.requests.len());
         let mut replies = ends.iter().scan(0, |start, end| bytes.get(std::mem::replace(start, *end)..*end));
         for (entry, args) in entries(batch).zip(&batch.requests) {
@@ -98,12 +100,15 @@ impl<'a> Dispatch<'a> {
                 None => self.out.extend_from_slice(replies.next().unwrap_or_default()),
                 Some(run) => {
                     let mut reply = Reply::new(self.out, self.session.proto);
-                    if let Err(error) = run(self.session, &self.server.context, args.as_args(), &mut reply) {
-                        self.error(&error);
+                    match run(self.session, &self.server.context, args.as_args(), &mut reply) {
+                        Ok(Verdict::Publish { sharded }) => self.publish(sharded, args.as_args()),
+                        Ok(_) => {}
+                        Err(error) => drop(self.error(&error)),
                     }
                 }
             }
         }
+        self.follow(&before);
     }
 }
 

@@ -10,16 +10,18 @@ use crate::command::error::CommandError;
 use crate::session::clients::{Client, Profile};
 use crate::time::Millis;
 
-/// One line, its end included. Fields that mean nothing here (there are no databases, no pub/sub, no file descriptor
-/// to show) have the value that says so.
+/// One line, its end included. Fields that mean nothing here (there are no databases, no file descriptor to show)
+/// have the value that says so.
 pub fn line(client: &Client, now: Millis) -> String {
     let profile = client.profile.lock();
     let seconds = |since: Millis| now.saturating_sub(since) / 1000;
     let (unparsed, unsent) = (client.unparsed.load(Relaxed), client.unsent.load(Relaxed));
+    let queued = client.queued.load(Relaxed);
+    let [channels, patterns, shard_channels] = profile.subscriptions;
     format!(
-        "id={} addr={} laddr={} fd=-1 name={} age={} idle={} flags={} db=0 sub=0 psub=0 ssub=0 multi={} qbuf={} \
-         qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl={} oll=0 omem=0 tot-mem={} events=r cmd={} user=default \
-         redir={} resp={} lib-name={} lib-ver={}\n",
+        "id={} addr={} laddr={} fd=-1 name={} age={} idle={} flags={} db=0 sub={channels} psub={patterns} ssub={shard_channels} \
+         multi={} qbuf={} qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl={} oll=0 omem={queued} tot-mem={} events=r \
+         cmd={} user=default redir={} resp={} lib-name={} lib-ver={}\n",
         client.id,
         client.addr,
         client.local_addr,
@@ -30,7 +32,7 @@ pub fn line(client: &Client, now: Millis) -> String {
         profile.multi,
         unparsed,
         unsent,
-        unparsed + unsent,
+        unparsed + unsent + queued,
         if profile.last_command.is_empty() { "NULL" } else { profile.last_command },
         if profile.tracking { 0 } else { -1 },
         profile.resp,
@@ -42,6 +44,7 @@ pub fn line(client: &Client, now: Millis) -> String {
 fn flags(profile: &Profile) -> String {
     let set = [
         (profile.multi >= 0, 'x'),
+        (profile.is_subscriber(), 'P'),
         (profile.tracking, 't'),
         (profile.readonly, 'r'),
         (profile.no_evict, 'e'),
@@ -51,22 +54,28 @@ fn flags(profile: &Profile) -> String {
     if flags.is_empty() { "N".to_owned() } else { flags }
 }
 
-/// Redis's client types. Here all connections are normal ones: replication uses the node bus, and a tracking client
-/// is no subscriber.
+/// Redis's client types. Replication uses the node bus, so no connection is a replica's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Any connection.
+    /// Any connection that does not subscribe to anything.
     Normal,
+    /// One that does.
+    Subscriber,
     /// No connection.
     Other,
 }
 
 impl Kind {
+    fn of(client: &Client) -> Self {
+        if client.profile.lock().is_subscriber() { Self::Subscriber } else { Self::Normal }
+    }
+
     /// Reads a type's name.
     pub fn parse(name: &[u8]) -> Result<Self, CommandError> {
         match name.to_ascii_lowercase().as_slice() {
             b"normal" => Ok(Self::Normal),
-            b"master" | b"replica" | b"slave" | b"pubsub" => Ok(Self::Other),
+            b"pubsub" => Ok(Self::Subscriber),
+            b"master" | b"replica" | b"slave" => Ok(Self::Other),
             _ => {
                 let name = String::from_utf8_lossy(name);
                 Err(CommandError(format!("ERR Unknown client type '{name}'").into()))
@@ -132,7 +141,7 @@ impl Filter {
             wanted.as_ref().is_none_or(|wanted| *wanted == address.to_string())
         };
         (self.ids.is_empty() || self.ids.contains(&(client.id as i64)))
-            && self.kind.is_none_or(|kind| kind == Kind::Normal)
+            && self.kind.is_none_or(|kind| kind == Kind::of(client))
             && self.age.is_none_or(|age| now.saturating_sub(client.since) / 1000 >= age)
             && self.but != Some(client.id)
             && is(&self.address, client.addr)

@@ -26,6 +26,8 @@ pub struct Client {
     pub unparsed: AtomicU64,
     /// Reply bytes its socket has not taken.
     pub unsent: AtomicU64,
+    /// Bytes of pushes and messages that wait behind them.
+    pub queued: AtomicU64,
     /// Since when its socket takes none of them (Unix ms); 0: it does.
     pub stalled_since: AtomicU64,
     /// The fields CLIENT LIST shows that change now and then.
@@ -53,10 +55,19 @@ pub struct Profile {
     pub readonly: bool,
     /// CLIENT TRACKING.
     pub tracking: bool,
+    /// Channels, patterns and shard channels it subscribes to.
+    pub subscriptions: [usize; 3],
     /// CLIENT NO-EVICT.
     pub no_evict: bool,
     /// CLIENT NO-TOUCH.
     pub no_touch: bool,
+}
+
+impl Profile {
+    /// Whether it subscribes to anything: Redis's client type `pubsub`.
+    pub fn is_subscriber(&self) -> bool {
+        self.subscriptions != [0; 3]
+    }
 }
 
 impl Client {
@@ -103,14 +114,15 @@ impl Client {
             since => now.saturating_sub(since),
         };
         let idle = now.saturating_sub(self.last_active.load(Ordering::Relaxed));
-        let unsent = self.unsent.load(Ordering::Relaxed);
+        let unsent = self.unsent.load(Ordering::Relaxed) + self.queued.load(Ordering::Relaxed);
         if stalled >= patience.stall {
             return Some("it does not read its replies");
         }
         if patience.soft > 0 && unsent > patience.soft && stalled >= patience.soft_time {
             return Some("its replies exceed the soft client-output-buffer-limit");
         }
-        let listens = self.profile.lock().tracking;
+        let profile = self.profile.lock();
+        let listens = profile.tracking || profile.is_subscriber();
         (patience.idle > 0 && idle >= patience.idle && !listens)
             .then_some("it is idle for longer than timeout")
     }
@@ -135,6 +147,7 @@ impl Clients {
             last_active: AtomicU64::new(now),
             unparsed: AtomicU64::new(0),
             unsent: AtomicU64::new(0),
+            queued: AtomicU64::new(0),
             stalled_since: AtomicU64::new(0),
             profile: Mutex::new(Profile { resp: 2, multi: -1, ..Profile::default() }),
             killed: AtomicBool::new(false),

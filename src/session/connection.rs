@@ -10,7 +10,7 @@ use crate::session::context::Context;
 use crate::session::row::Row;
 use crate::session::transaction::Transaction;
 use crate::session::verdict::Verdict;
-use crate::session::{CLUSTER_DISABLED, REDIS_VERSION, Replies, Session, Tracking, client};
+use crate::session::{CLUSTER_DISABLED, REDIS_VERSION, Replies, Session, Tracking, client, pubsub};
 
 /// Flags of commands that work before and without everything else.
 const FIRST: Flags = Flags::NOSCRIPT
@@ -182,13 +182,19 @@ fn equal_in_constant_time(secret: &[u8], guess: &[u8]) -> bool {
     std::hint::black_box(differences) == 0 && secret.len() == guess.len()
 }
 
+/// In a RESP2 connection that subscribes to something, the reply has the form of a message.
 fn ping(
-    _: &mut Session,
+    session: &mut Session,
     _: &Context,
     args: Args<'_>,
     reply: &mut Reply<'_>,
 ) -> Result<Verdict, CommandError> {
     match args.len() {
+        1 | 2 if session.is_confined() => {
+            reply.array(2);
+            reply.bulk(b"pong");
+            reply.bulk(args.get(1).unwrap_or_default());
+        }
         1 => reply.simple("PONG"),
         2 => reply.bulk(args.at(1)),
         _ => return Err(CommandError::arity("ping")),
@@ -239,6 +245,7 @@ fn reset(
     session.replies = Replies::On;
     session.transaction = Transaction::default();
     session.track(Tracking::default());
+    pubsub::leave_all(session, context);
     session.no_touch = false;
     let mut profile = session.client.profile.lock();
     profile.name.clear();

@@ -11,6 +11,7 @@ use crate::config::setting::Durability;
 use crate::id::{GroupId, NodeId};
 use crate::keyspace::Keyspace;
 use crate::metrics::Metrics;
+use crate::pubsub::registry::Registry;
 use crate::session::clients::Clients;
 use crate::session::saves::Saves;
 use crate::time::{Clock, Millis};
@@ -32,6 +33,8 @@ pub struct Context {
     pub clients: Clients,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// Who subscribes to what.
+    pub subscribers: Arc<Registry>,
     /// Saving at clients' request.
     pub saves: Saves,
     /// The keyspaces of the shards with a copy here; in single-node mode one, of shard 1.

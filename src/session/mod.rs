@@ -17,6 +17,7 @@ pub mod info;
 pub mod introspection;
 pub mod multi;
 pub mod persistence;
+pub mod pubsub;
 pub mod row;
 pub mod saves;
 pub mod server;
@@ -29,6 +30,8 @@ use std::sync::Arc;
 use slotcast_wire::reply::Proto;
 
 use crate::command::error::CommandError;
+use crate::pubsub::registry::Kind;
+use crate::pubsub::subscriptions::Subscriptions;
 use crate::session::clients::Client;
 use crate::session::transaction::Transaction;
 
@@ -58,6 +61,8 @@ pub struct Session {
     pub transaction: Transaction,
     /// CLIENT TRACKING.
     pub tracking: Tracking,
+    /// SUBSCRIBE and its kin.
+    pub subscriptions: Subscriptions,
     /// CLIENT NO-TOUCH: its reads don't count as uses.
     pub no_touch: bool,
     /// The whole name of the command it sent last; the dispatcher notes it.
@@ -113,6 +118,7 @@ impl Session {
             replies: Replies::On,
             transaction: Transaction::default(),
             tracking: Tracking::default(),
+            subscriptions: Subscriptions::default(),
             no_touch: false,
             last_command: "",
             shown: ("", -1),
@@ -164,6 +170,20 @@ impl Session {
         self.client.profile.lock().tracking = tracking.on;
     }
 
+    /// Shows the others how many subscriptions it has.
+    pub fn show_subscriptions(&self) {
+        let held = &self.subscriptions;
+        self.client.profile.lock().subscriptions =
+            [held.count(Kind::Channel), held.count(Kind::Pattern), held.count(Kind::Shard)];
+    }
+
+    /// Whether it may only subscribe and unsubscribe: without pushes, messages and replies cannot be told apart
+    /// (RESP2).
+    #[inline]
+    pub fn is_confined(&self) -> bool {
+        self.proto == Proto::Resp2 && !self.subscriptions.is_empty()
+    }
+
     /// Whether a data command can go straight to its keys: nothing about this connection needs a closer look.
     #[inline]
     pub fn is_plain(&self) -> bool {
@@ -172,5 +192,6 @@ impl Session {
             && self.replies == Replies::On
             && !self.tracking.on
             && !self.transaction.is_open()
+            && !self.is_confined()
     }
 }

@@ -17,7 +17,9 @@ use crate::session::introspection::categories::categories;
 use crate::session::introspection::{details, docs, keys};
 use crate::session::row::{Refused, Row};
 use crate::session::verdict::Verdict;
-use crate::session::{Session, client, cluster, config, connection, info, multi, persistence, server};
+use crate::session::{
+    Session, client, cluster, config, connection, info, multi, persistence, pubsub, server,
+};
 
 /// The families' rows.
 const FAMILIES: &[&[Row]] = &[
@@ -25,6 +27,7 @@ const FAMILIES: &[&[Row]] = &[
     client::ROWS,
     multi::ROWS,
     persistence::ROWS,
+    pubsub::ROWS,
     cluster::ROWS,
     info::ROWS,
     COMMAND,

@@ -24,6 +24,11 @@ pub enum Verdict {
         /// At most (zero: without limit).
         timeout: std::time::Duration,
     },
+    /// Deliver the message of this PUBLISH or SPUBLISH request, then reply with the number of its receivers here.
+    Publish {
+        /// SPUBLISH.
+        sharded: bool,
+    },
     /// Reply OK once the save that was asked for has ended well.
     Saved,
     /// Stop the node in order, as SIGTERM does. Nothing is written: Redis answers by closing.

@@ -2,5 +2,6 @@
 
 mod failover;
 mod nodes;
+mod pubsub;
 mod reads;
 mod restart;

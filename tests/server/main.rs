@@ -7,6 +7,7 @@ mod figures;
 mod input;
 mod limits;
 mod node;
+mod pubsub;
 mod signals;
 mod tracking;
 mod transactions;

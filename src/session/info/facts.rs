@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::config::setting::{Choice, Live};
+use crate::pubsub::registry::Kind;
 use crate::session::context::Context;
 use crate::session::info::vitals::Vitals;
 use crate::session::saves::Status;
@@ -21,6 +22,10 @@ pub struct Facts {
     pub hz: u32,
     pub clients: usize,
     pub tracking_clients: usize,
+    pub pubsub_clients: usize,
+    pub channels: usize,
+    pub patterns: usize,
+    pub shard_channels: usize,
     pub max_clients: usize,
     pub memory: u64,
     pub max_memory: u64,
@@ -40,6 +45,7 @@ pub struct Facts {
     pub evicted: u64,
     pub error_replies: u64,
     pub output_limit_disconnections: u64,
+    pub dropped_messages: u64,
     pub saves: Status,
     pub errors: Vec<(Box<str>, u64)>,
 }
@@ -59,6 +65,10 @@ impl Facts {
             uptime_seconds: (now_micros / 1000).saturating_sub(context.started) / 1000,
             clients: clients.len(),
             tracking_clients: clients.iter().filter(|client| client.profile.lock().tracking).count(),
+            pubsub_clients: clients.iter().filter(|client| client.profile.lock().is_subscriber()).count(),
+            channels: context.subscribers.count(Kind::Channel),
+            patterns: context.subscribers.count(Kind::Pattern),
+            shard_channels: context.subscribers.count(Kind::Shard),
             replicas: context.view().map_or(0, |view| replicas(&view)),
             saves: context.saves.status(),
             errors: context.metrics.errors.counts(),
@@ -100,6 +110,7 @@ impl Facts {
         self.expired = metrics.expired_keys.count();
         self.evicted = metrics.evicted_keys.count();
         self.error_replies = metrics.error_replies.count();
+        self.dropped_messages = metrics.messages_dropped.count();
         self.output_limit_disconnections = metrics.output_limit_disconnections.count();
         self
     }

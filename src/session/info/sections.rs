@@ -50,6 +50,7 @@ fn clients(facts: &Facts) -> Vec<(String, String)> {
         "maxclients": facts.max_clients,
         "blocked_clients": 0,
         "tracking_clients": facts.tracking_clients,
+        "pubsub_clients": facts.pubsub_clients,
     }
 }
 
@@ -100,6 +101,10 @@ fn stats(facts: &Facts) -> Vec<(String, String)> {
         "evicted_keys": facts.evicted,
         "keyspace_hits": facts.hits,
         "keyspace_misses": facts.misses,
+        "pubsub_channels": facts.channels,
+        "pubsub_patterns": facts.patterns,
+        "pubsubshard_channels": facts.shard_channels,
+        "pubsub_dropped_messages": facts.dropped_messages,
         "client_output_buffer_limit_disconnections": facts.output_limit_disconnections,
         "total_error_replies": facts.error_replies,
     }

@@ -1,0 +1,88 @@
+//! What Pub/Sub asks of the dispatcher: what a subscriber may send, which node serves a shard channel, what follows
+//! from a session command for the connection's outbox and the tracking table.
+
+use slotcast_wire::args::Args;
+use slotcast_wire::redirect::Redirect;
+use slotcast_wire::reply::Proto;
+
+use crate::command::error::CommandError;
+use crate::command::needs::needs;
+use crate::command::spec::{Command, Flags};
+use crate::keyspace::locked::Needs;
+use crate::pubsub::message::Message;
+use crate::server::dispatch::{Dispatch, Step};
+use crate::session::Tracking;
+use crate::session::entry::Entry;
+use crate::topology::route::{Route, route};
+
+/// What a session was before a command, as far as others follow it.
+pub(super) struct Standing {
+    tracking: Tracking,
+    proto: Proto,
+    left: u64,
+    mark: usize,
+}
+
+/// Besides the commands of Pub/Sub itself.
+const WHILE_SUBSCRIBED: &[&str] = &["ping", "quit", "reset"];
+
+impl Dispatch<'_> {
+    /// To be taken before a session command runs.
+    pub(super) fn standing(&self) -> Standing {
+        let (tracking, proto) = (self.session.tracking, self.session.proto);
+        Standing { tracking, proto, left: self.session.subscriptions.left(), mark: self.out.len() }
+    }
+
+    /// Lets the outbox and the tracking table follow what a session command has changed. Messages that were queued for
+    /// a subscription that has ended, or in a protocol that is no longer spoken, go before the reply that says so.
+    pub(super) fn follow(&mut self, before: &Standing) {
+        if self.session.tracking != before.tracking {
+            self.server.follow_tracking(self.session, self.outbox);
+        }
+        if self.session.proto != before.proto || self.session.subscriptions.left() != before.left {
+            self.outbox.cut_in(self.session.proto, before.mark, self.out);
+        }
+    }
+
+    /// In RESP2 a subscriber's replies could not be told from messages: it may only subscribe and unsubscribe.
+    pub(super) fn allowed_while_subscribed(&self, entry: &Entry) -> Result<(), CommandError> {
+        let subscribes = entry.command.flags.has(Flags::PUBSUB.or(Flags::NOSCRIPT));
+        if !self.session.is_confined() || subscribes || WHILE_SUBSCRIBED.contains(&entry.name) {
+            return Ok(());
+        }
+        Err(CommandError(
+            format!(
+                "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context",
+                entry.name
+            )
+            .into(),
+        ))
+    }
+
+    /// Shard channels are served by every node with a copy of the shard, as Redis has it with replicas: messages go to
+    /// all of them. So subscribers stay where they are when the leadership moves.
+    pub(super) fn shard_channels(&mut self, command: &'static Command, args: Args<'_>) -> Result<(), Step> {
+        if !command.flags.has(Flags::PUBSUB) || command.keys.is_empty() {
+            return Ok(());
+        }
+        let (Some(view), Ok(needs)) = (&self.view, needs(command, args)) else { return Ok(()) };
+        match needs {
+            Needs::Slot(slot) => match route(view, slot, true) {
+                Route::Lead(_) | Route::Follow(_) => Ok(()),
+                Route::Redirect(redirect) => Err(self.redirect(&redirect)),
+                Route::Park => Err(Step::Park(slot)),
+            },
+            Needs::Slots(_) => Err(self.redirect(&Redirect::CrossSlot)),
+            Needs::Nothing | Needs::Everything => Ok(()),
+        }
+    }
+
+    /// PUBLISH and SPUBLISH.
+    pub(super) fn publish(&mut self, sharded: bool, args: Args<'_>) {
+        let message = Message { sharded, channel: args.at(1), payload: args.at(2) };
+        match self.server.publisher.publish(message) {
+            Ok(receivers) => self.reply().integer(receivers as i64),
+            Err(error) => drop(self.error(&error)),
+        }
+    }
+}
