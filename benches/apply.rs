@@ -18,6 +18,8 @@ use slotcast::shard::machine::ShardMachine;
 use slotcast::shard::observer::Observer;
 use slotcast::shard::proposal;
 use slotcast::time::Clock;
+use slotcast::tracking::ring::Ring;
+use slotcast::tracking::segment::Touched;
 use slotcast_wire::args::OwnedArgs;
 
 #[global_allocator]
@@ -28,15 +30,31 @@ const KEYS: usize = 1_000_000;
 const ENTRIES: usize = 4096;
 const VALUE: &str = "a value of sixty-four bytes, as the comparison with others has it";
 
-/// Listens, or not, and does nothing about it.
-struct Listening(bool);
+/// Does not listen, listens and does nothing about it, or keeps the invalidation log.
+struct Listening(bool, Option<Ring>);
 
 impl Observer for Listening {
     fn is_listening(&self) -> bool {
         self.0
     }
 
-    fn observe(&self, _author: Option<u64>, _effects: &[Effect]) {}
+    fn observe(&self, index: u64, _author: Option<u64>, effects: &[Effect]) {
+        let touched = effects.iter().map(|effect| match effect {
+            Effect::Key { slot, key, .. } => Touched::Key(*slot, key),
+            Effect::Flushed => Touched::All,
+        });
+        if let Some(ring) = &self.1 {
+            ring.note(index, touched);
+        }
+    }
+
+    fn applied(&self, index: u64) {
+        if let Some(ring) = &self.1 {
+            ring.publish(index);
+        }
+    }
+
+    fn replaced(&self, _lineage: u64, _index: u64) {}
 
     fn removed(&self, _change: Change, _keys: usize) {}
 
@@ -57,8 +75,13 @@ fn entry(keys: impl Iterator<Item = usize>) -> Bytes {
 }
 
 fn applying(criterion: &mut Criterion) {
-    for listening in [false, true] {
-        let shard = Arc::new(Shard::new(GroupId(1), Arc::new(Listening(listening)), Clock::System, 1));
+    let ring = || Some(Ring::new(32 << 20));
+    for (name, listening) in [
+        ("apply", Listening(false, None)),
+        ("apply, listened to", Listening(true, None)),
+        ("apply, with its invalidation log", Listening(true, ring())),
+    ] {
+        let shard = Arc::new(Shard::new(GroupId(1), Arc::new(listening), Clock::System, 1));
         let mut machine = ShardMachine::new(shard);
         let mut index = 0;
         for first in (0..KEYS).step_by(1000) {
@@ -66,7 +89,7 @@ fn applying(criterion: &mut Criterion) {
             machine.apply(index, 1, &entry(first..first + 1000), None);
         }
         let mut rng = SmallRng::seed_from_u64(1);
-        let mut group = criterion.benchmark_group(if listening { "apply, listened to" } else { "apply" });
+        let mut group = criterion.benchmark_group(name);
         for size in [1, 16, 64] {
             let entries: Vec<Bytes> =
                 (0..ENTRIES).map(|_| entry((0..size).map(|_| rng.random_range(0..KEYS)))).collect();

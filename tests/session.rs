@@ -103,6 +103,7 @@ impl Runner {
             subscribers: Arc::default(),
             saves: Saves::new(START),
             keyspaces: Arc::new(ArcSwap::from_pointee(keyspaces)),
+            rings: Arc::default(),
             homes: view.as_ref().map(|_| homes),
             cluster: view.map(|view| Arc::new(ArcSwap::from_pointee(view))),
         };

@@ -56,6 +56,9 @@ pub struct Live {
     pub client_output_buffer_limit: OutputLimits,
     /// Keys.
     pub tracking_table_max_keys: usize,
+    /// Bytes a shard.
+    pub invalidation_window_bytes: u64,
+    pub invalidation_window_seconds: Duration,
     /// Rounds of upkeep a second. Ask [`Live::upkeep_interval`].
     pub hz: u32,
     pub replica_max_staleness: Duration,

@@ -106,6 +106,11 @@ pub static DIRECTIVES: &[Directive] = &[
          the hard limit, or when above the soft limit for so many seconds on end. 0: no limit. May be given once a class."),
     live("tracking-table-max-keys", "1000000", Field::Count(|s| &mut s.tracking_table_max_keys, 0, usize::MAX),
         "Keys remembered for client-side caching; beyond it the clients of some key are told to drop it. 0: no limit."),
+    live("invalidation-window-bytes", "32mb", Field::Bytes(|s| &mut s.invalidation_window_bytes, 0, 1 << 40),
+        "Bytes of the newest changes that each copy of a shard remembers, so that a cache which was away can be told what \
+         it has missed (INVALIDATIONS SUBSCRIBE). One that was away for longer is told to drop the shard's slots."),
+    live("invalidation-window-seconds", "600", Field::Seconds(|s| &mut s.invalidation_window_seconds, 1, INT_MAX),
+        "Seconds for which they are remembered at most."),
     live("hz", "10", Field::Number(|s| &mut s.hz, 1, 500),
         "Rounds of upkeep a second: expired keys, eviction, idle clients."),
 

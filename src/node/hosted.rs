@@ -25,10 +25,13 @@ pub type Shards = Arc<ArcSwap<BTreeMap<GroupId, Arc<Shard>>>>;
 /// Their keyspaces.
 pub type Keyspaces = Arc<ArcSwap<BTreeMap<GroupId, Arc<Keyspace>>>>;
 
+/// Makes who hears of a shard's effects; called anew for each copy.
+pub type Observers = Arc<dyn Fn(GroupId) -> Arc<dyn Observer> + Send + Sync>;
+
 /// See the module's documentation.
 #[derive(Clone)]
 pub struct Hosted {
-    observer: Arc<dyn Observer>,
+    observers: Observers,
     clock: Clock,
     /// The next shard's seed.
     seed: Arc<AtomicU64>,
@@ -41,9 +44,9 @@ pub struct Hosted {
 
 impl Hosted {
     /// None yet. `seed`: of all the shards' lots; random, except in a simulation.
-    pub fn new(observer: Arc<dyn Observer>, clock: Clock, seed: u64) -> Self {
+    pub fn new(observers: Observers, clock: Clock, seed: u64) -> Self {
         let (seed, made) = (Arc::new(AtomicU64::new(seed)), Arc::default());
-        Self { observer, clock, seed, made, shards: Arc::default(), keyspaces: Arc::default() }
+        Self { observers, clock, seed, made, shards: Arc::default(), keyspaces: Arc::default() }
     }
 
     /// The shard made last for a group, whether it runs already or not.
@@ -54,6 +57,9 @@ impl Hosted {
     /// A shard that runs without a group (single-node mode).
     pub fn open(&self, group: GroupId) {
         let shard = self.make(group);
+        let lineage = shard.stamp.seed() >> 1 | 1;
+        shard.history.begin(lineage);
+        shard.observer.replaced(lineage, 0);
         self.publish(BTreeMap::from([(group, shard)]));
     }
 
@@ -86,7 +92,7 @@ impl Hosted {
 
     fn make(&self, group: GroupId) -> Arc<Shard> {
         let seed = self.seed.fetch_add(1, Ordering::Relaxed);
-        let shard = Arc::new(Shard::new(group, self.observer.clone(), self.clock, seed));
+        let shard = Arc::new(Shard::new(group, (self.observers)(group), self.clock, seed));
         self.made.lock().insert(group, shard.clone());
         shard
     }

@@ -22,7 +22,8 @@ const CLIENT_INTERVAL: Duration = Duration::from_secs(1);
 pub async fn keep(server: Arc<Server>) {
     let mut walks: BTreeMap<GroupId, Upkeep> = BTreeMap::new();
     let mut cut_off = CutOff::default();
-    let mut clients_seen = Instant::now();
+    let started = Instant::now();
+    let mut clients_seen = started;
     loop {
         tokio::time::sleep(server.context.config.live().upkeep_interval()).await;
         let shards = server.shards.load_full();
@@ -30,6 +31,10 @@ pub async fn keep(server: Arc<Server>) {
         for (group, shard) in shards.iter().filter(|(group, _)| server.context.leads(**group)) {
             walks.entry(*group).or_default().step(shard, shard.proposer().as_ref());
         }
+        let live = server.context.config.live();
+        let age = live.invalidation_window_seconds.as_millis() as u64;
+        let limit = live.invalidation_window_bytes as usize;
+        server.context.rings.retire(started.elapsed().as_millis() as u64, age, limit);
         cut_off.look(&server);
         if clients_seen.elapsed() >= CLIENT_INTERVAL {
             clients_seen = Instant::now();

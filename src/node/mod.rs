@@ -23,15 +23,17 @@ use tracing::{info, warn};
 use crate::config::Config;
 use crate::id::NodeId;
 use crate::metrics::Metrics;
-use crate::node::hosted::Hosted;
+use crate::node::hosted::{Hosted, Observers};
 use crate::node::threads::{ClusterThread, IoThreads};
 use crate::server::invalidation::Invalidation;
+use crate::server::observed::Observed;
 use crate::server::publisher::Publisher;
 use crate::server::{SINGLE, Server, listener};
 use crate::session::clients::Clients;
 use crate::session::context::Context;
 use crate::session::saves::Saves;
 use crate::time::Clock;
+use crate::tracking::rings::Rings;
 
 /// Runs a node until a signal or SHUTDOWN. An error is a failure to start, in words for the operator.
 pub fn run(config: Config) -> Result<(), String> {
@@ -69,7 +71,8 @@ impl Node {
         let (publisher, outgoing) =
             Publisher::new(config.clone(), metrics.clone(), config.startup.cluster_enabled);
         let publisher = Arc::new(publisher);
-        let hosted = Hosted::new(invalidation.clone(), Clock::System, rand::random());
+        let rings = Arc::new(Rings::default());
+        let hosted = Hosted::new(observers(&config, &invalidation, &rings), Clock::System, rand::random());
         let cluster = match outgoing {
             Some(outgoing) => {
                 let (cluster, inbox) = ClusterThread::start(&config, &hosted, &metrics, outgoing).await?;
@@ -81,7 +84,7 @@ impl Node {
                 None
             }
         };
-        let rooms = Rooms { metrics, invalidation, publisher };
+        let rooms = Rooms { metrics, invalidation, publisher, rings };
         let server = Arc::new(server(config.clone(), rooms, &hosted, cluster.as_ref()));
         let threads = IoThreads::start(config.startup.threads(), &server)
             .map_err(|error| format!("cannot start a thread: {error}"))?;
@@ -90,6 +93,8 @@ impl Node {
         }
         info!(port = config.startup.port, "ready to accept connections");
         tokio::spawn(housekeeping::keep(server.clone()));
+        let rings = server.context.rings.clone();
+        tokio::spawn(async move { rings.wake_many().await });
         tokio::spawn(saving::save_when_asked(server.clone()));
         let node = Node { server, cluster };
         node.until_stopped(signals).await;
@@ -123,11 +128,18 @@ fn listen(config: &Config) -> io::Result<Vec<TcpListener>> {
     Ok(listeners)
 }
 
+/// What each copy of a shard tells.
+fn observers(config: &Arc<Config>, invalidation: &Arc<Invalidation>, rings: &Arc<Rings>) -> Observers {
+    let (config, invalidation, rings) = (config.clone(), invalidation.clone(), rings.clone());
+    Arc::new(move |shard| Arc::new(Observed::new(config.clone(), invalidation.clone(), rings.clone(), shard)))
+}
+
 /// What is there before the connections are.
 struct Rooms {
     metrics: Arc<Metrics>,
     invalidation: Arc<Invalidation>,
     publisher: Arc<Publisher>,
+    rings: Arc<Rings>,
 }
 
 /// What the connections share.
@@ -144,6 +156,7 @@ fn server(config: Arc<Config>, rooms: Rooms, hosted: &Hosted, cluster: Option<&C
         subscribers: rooms.publisher.subscribers().clone(),
         saves: Saves::new(clock.now()),
         keyspaces: hosted.keyspaces.clone(),
+        rings: rooms.rings,
         homes: cluster.map(|cluster| cluster.homes.clone()),
         cluster: cluster.map(|cluster| cluster.view.clone()),
     };

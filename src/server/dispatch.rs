@@ -348,6 +348,7 @@ impl<'a> Dispatch<'a> {
             seed: self.seed,
             author: Some(self.session.client.id),
             tracking: self.session.tracking.on,
+            index: None,
         }
     }
 

@@ -87,7 +87,7 @@ impl Observer for Invalidation {
         self.count.load(Ordering::SeqCst) > 0
     }
 
-    fn observe(&self, author: Option<u64>, effects: &[Effect]) {
+    fn observe(&self, _index: u64, author: Option<u64>, effects: &[Effect]) {
         for effect in effects {
             match effect {
                 Effect::Flushed => self.flush(),
@@ -98,6 +98,12 @@ impl Observer for Invalidation {
                 }
             }
         }
+    }
+
+    fn applied(&self, _index: u64) {}
+
+    fn replaced(&self, _lineage: u64, _index: u64) {
+        self.flush();
     }
 
     fn removed(&self, change: Change, keys: usize) {

@@ -10,6 +10,7 @@ pub mod connection;
 pub mod dispatch;
 pub mod invalidation;
 pub mod listener;
+pub mod observed;
 pub mod outbox;
 pub mod pending;
 pub mod piece;

@@ -16,6 +16,7 @@ use crate::session::clients::Clients;
 use crate::session::saves::Saves;
 use crate::time::{Clock, Millis};
 use crate::topology::view::View;
+use crate::tracking::rings::Rings;
 
 /// The node around a session.
 pub struct Context {
@@ -39,6 +40,8 @@ pub struct Context {
     pub saves: Saves,
     /// The keyspaces of the shards with a copy here; in single-node mode one, of shard 1.
     pub keyspaces: Arc<ArcSwap<BTreeMap<GroupId, Arc<Keyspace>>>>,
+    /// The invalidation logs of the same shards.
+    pub rings: Arc<Rings>,
     /// Takes the shards that this node is to become the home of; `None` in single-node mode.
     pub homes: Option<mpsc::Sender<GroupId>>,
     /// The cluster as this node sees it; `None` in single-node mode.

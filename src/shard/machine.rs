@@ -12,13 +12,13 @@ use slotcast_wire::reply::{Proto, Reply};
 use slotcast_wire::request::Request;
 use tracing::error;
 
-use crate::codec::Malformed;
+use crate::codec::{Malformed, take};
 use crate::command::needs::needs;
 use crate::command::table;
 use crate::keyspace::ahead::Lost;
 use crate::keyspace::cut::{MAX_CHUNK, cut};
 use crate::keyspace::discard::discard;
-use crate::keyspace::effect::{Change, Effect};
+use crate::keyspace::effect::Change;
 use crate::keyspace::snapshot::Reader;
 use crate::raft::machine::{Cut, CutLost, InstallError, Local, MAX_SNAPSHOT_CHUNK, Machine, Staged, Stager};
 use crate::shard::Shard;
@@ -28,7 +28,7 @@ use crate::shard::unit::{Occasion, Resolved, resolve};
 use crate::time::Millis;
 
 /// What a snapshot's first chunk begins with: the form of all that follows.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 
 const _: () = assert!(MAX_CHUNK <= MAX_SNAPSHOT_CHUNK);
 
@@ -40,6 +40,7 @@ pub struct ShardMachine {
 
 /// What one entry executes with.
 struct Entry<'a> {
+    index: u64,
     units: Units<'a>,
     now: Millis,
     seed: u64,
@@ -59,7 +60,8 @@ impl ShardMachine {
         reply: &mut Reply<'_>,
     ) -> Option<Option<Vec<usize>>> {
         entry.seed = entry.seed.wrapping_add(1);
-        let occasion = Occasion { now: entry.now, seed: entry.seed, author, tracking };
+        let index = Some(entry.index);
+        let occasion = Occasion { now: entry.now, seed: entry.seed, author, tracking, index };
         match entry.units.next()? {
             Ok(Unit::Request(encoded)) => {
                 let mut request = Request::default();
@@ -92,6 +94,13 @@ impl ShardMachine {
                 self.shard.remove(&keys, Change::Evicted, occasion);
                 None
             }
+            Ok(Unit::BeginHistory { after, lineage }) => {
+                if self.shard.history.lineage() == after {
+                    self.shard.history.begin(lineage);
+                    self.shard.observer.replaced(lineage, entry.index);
+                }
+                None
+            }
             Err(Malformed) => {
                 error!(shard = %self.shard.id, "an entry of the log doesn't decode: nodes of different versions?");
                 None
@@ -117,6 +126,7 @@ impl ShardMachine {
                         seed: self.shard.stamp.seed(),
                         author: piece.author,
                         tracking: piece.tracking,
+                        index: None,
                     };
                     if let Ok(needs) = needs(command, args.as_args()) {
                         let resolved = (command, args.as_args());
@@ -138,7 +148,7 @@ impl Machine for ShardMachine {
             error!(shard = %self.shard.id, index, "an entry of the log doesn't decode: nodes of different versions?");
             return;
         };
-        let mut entry = Entry { units, now: self.shard.stamp.advance(time), seed };
+        let mut entry = Entry { index, units, now: self.shard.stamp.advance(time), seed };
         let mut scratch = std::mem::take(&mut self.scratch);
         if let Some(pieces) = local.as_ref().and_then(|local| local.downcast_ref::<Pieces>()) {
             for piece in std::mem::take(&mut *pieces.lock()) {
@@ -151,11 +161,17 @@ impl Machine for ShardMachine {
             self.unit(&mut entry, (None, false), &mut Reply::new(&mut scratch, Proto::Resp2));
         }
         self.scratch = scratch;
+        self.shard.history.advance(index);
+        self.shard.observer.applied(index);
     }
 
     fn snapshot(&mut self) -> Option<Cut> {
         let cut = cut(&self.shard.keyspace)?.map(|chunk| chunk.map_err(|Lost(why)| CutLost(why)));
-        let head = [&[FORMAT][..], &self.shard.stamp.advance(0).to_le_bytes()].concat();
+        let Shard { stamp, history, .. } = &*self.shard;
+        let mut head = vec![FORMAT];
+        for part in [stamp.advance(0), history.lineage(), history.applied()] {
+            head.extend_from_slice(&part.to_le_bytes());
+        }
         Some(Box::new(once(Ok(head.into())).chain(cut)))
     }
 
@@ -163,28 +179,41 @@ impl Machine for ShardMachine {
         let shard = self.shard.clone();
         Arc::new(move || {
             let reader = Reader::new(shard.keyspace.successor());
-            Box::new(StagedShard { shard: shard.clone(), time: None, reader: Some(reader) })
+            Box::new(StagedShard { shard: shard.clone(), head: None, reader: Some(reader) })
         })
     }
+}
+
+/// What a snapshot begins with.
+#[derive(Clone, Copy)]
+struct Head {
+    /// The log's clock at the cut.
+    time: Millis,
+    /// The history it is a state of.
+    lineage: u64,
+    /// The last entry in it.
+    index: u64,
 }
 
 /// A snapshot of the shard on its way in.
 struct StagedShard {
     shard: Arc<Shard>,
-    /// The log's clock at the cut: the first chunk.
-    time: Option<Millis>,
+    /// The first chunk.
+    head: Option<Head>,
     /// The keys: the other chunks. Gone when it is installed.
     reader: Option<Reader>,
 }
 
 impl StagedShard {
     fn read(&mut self, chunk: &[u8]) -> Option<()> {
-        if self.time.is_some() {
+        if self.head.is_some() {
             return self.reader.as_mut()?.take(chunk).ok();
         }
-        let ([FORMAT], time) = chunk.split_first_chunk()? else { return None };
-        self.time = Some(Millis::from_le_bytes(time.try_into().ok()?));
-        Some(())
+        let mut chunk = chunk;
+        let [FORMAT] = take(&mut chunk).ok()? else { return None };
+        let mut next = || take(&mut chunk).map(u64::from_le_bytes).ok();
+        self.head = Some(Head { time: next()?, lineage: next()?, index: next()? });
+        chunk.is_empty().then_some(())
     }
 }
 
@@ -194,12 +223,14 @@ impl Staged for StagedShard {
     }
 
     fn install(mut self: Box<Self>) -> Result<(), InstallError> {
-        let time = self.time.ok_or_else(unfit)?;
+        let Head { time, lineage, index } = self.head.ok_or_else(unfit)?;
         let keyspace = self.reader.take().and_then(|reader| reader.finish().ok()).ok_or_else(unfit)?;
         self.shard.stamp.advance(time);
         self.shard.keyspace.succeed_by(keyspace);
+        self.shard.history.begin(lineage);
+        self.shard.history.advance(index);
         // Whoever remembers a key of the replaced state cannot know whether it changed.
-        self.shard.observer.observe(None, &[Effect::Flushed]);
+        self.shard.observer.replaced(lineage, index);
         Ok(())
     }
 }
@@ -222,21 +253,26 @@ mod tests {
 
     use super::*;
     use crate::id::GroupId;
+    use crate::keyspace::effect::Effect;
     use crate::keyspace::locked::{Lookups, Needs};
     use crate::shard::observer::Observer;
     use crate::time::Clock;
 
-    /// Counts what it is told.
+    /// Notes what it is told.
     #[derive(Default)]
-    struct Told(parking_lot::Mutex<Vec<Effect>>);
+    struct Told(parking_lot::Mutex<Vec<(u64, u64)>>);
 
     impl Observer for Told {
         fn is_listening(&self) -> bool {
             false
         }
 
-        fn observe(&self, _author: Option<u64>, effects: &[Effect]) {
-            self.0.lock().extend_from_slice(effects);
+        fn observe(&self, _index: u64, _author: Option<u64>, _effects: &[Effect]) {}
+
+        fn applied(&self, _index: u64) {}
+
+        fn replaced(&self, lineage: u64, index: u64) {
+            self.0.lock().push((lineage, index));
         }
 
         fn removed(&self, _change: Change, _keys: usize) {}
@@ -270,6 +306,10 @@ mod tests {
     fn a_snapshot_brings_keys_and_clock_as_they_were_at_the_cut() {
         let ((mut from, ..), (mut to, copy, told)) = (machine(), machine());
         apply(&mut from, u64::MAX / 2, &["set", "a", "first"]);
+        let mut begin = Vec::new();
+        proposal::begin(1, 1, &mut begin);
+        proposal::put_begin_history(0, 77, &mut begin);
+        from.apply(5, 1, &begin.into(), None);
         let cut = from.snapshot().unwrap();
         assert!(from.snapshot().is_none(), "one at a time");
         apply(&mut from, u64::MAX / 2 + 1, &["set", "a", "second"]);
@@ -282,7 +322,8 @@ mod tests {
         assert_eq!(text(&copy, "a").as_deref(), Some("first"));
         assert_eq!((text(&copy, "b"), text(&copy, "gone")), (None, None));
         assert_eq!(copy.stamp.now(), u64::MAX / 2, "the log's clock");
-        assert_eq!(*told.0.lock(), [Effect::Flushed], "caches forget the replaced state");
+        assert_eq!(*told.0.lock(), [(77, 5)], "caches forget the replaced state");
+        assert_eq!((copy.history.lineage(), copy.history.applied()), (77, 5));
         assert!(from.snapshot().is_some());
     }
 

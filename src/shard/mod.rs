@@ -8,6 +8,7 @@
 //! A shard doesn't know connections, sessions, routing or tracking. Whoever wants to hear of effects gives it an
 //! [`observer::Observer`].
 
+pub mod history;
 pub mod machine;
 pub mod memory;
 pub mod observer;
@@ -25,6 +26,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::id::GroupId;
 use crate::keyspace::Keyspace;
 use crate::keyspace::locked::{Locked, Needs};
+use crate::shard::history::History;
 use crate::shard::observer::Observer;
 use crate::shard::proposer::Proposer;
 use crate::shard::stamp::Stamp;
@@ -41,6 +43,8 @@ pub struct Shard {
     pub keyspace: Arc<Keyspace>,
     /// Who hears of effects.
     pub observer: Arc<dyn Observer>,
+    /// Where it stands.
+    pub history: Arc<History>,
     /// Its time and its seeds.
     pub stamp: Arc<Stamp>,
     /// How writes go through the group's log; none in single-node mode, and none yet while the group is starting.
@@ -55,6 +59,7 @@ impl Shard {
             id,
             keyspace: Arc::new(Keyspace::new()),
             observer,
+            history: Arc::default(),
             stamp: Arc::new(Stamp::new(clock, seed)),
             proposer: RwLock::new(None),
             lapsed: Mutex::default(),

@@ -8,8 +8,13 @@ use crate::keyspace::locked::Lookups;
 pub trait Observer: Send + Sync {
     /// Whether anybody would listen now. If not, effects are not even recorded.
     fn is_listening(&self) -> bool;
-    /// What applying one unit did. `author` is the connection that asked for it, if it is one of this node's.
-    fn observe(&self, author: Option<u64>, effects: &[Effect]);
+    /// What applying one unit of the entry at `index` did. `author` is the connection that asked for it, if it is one
+    /// of this node's.
+    fn observe(&self, index: u64, author: Option<u64>, effects: &[Effect]);
+    /// All of the entry's units are applied; no lock is held.
+    fn applied(&self, index: u64);
+    /// Another state has taken the place of this copy's, or another lineage begins; no lock is held.
+    fn replaced(&self, lineage: u64, index: u64);
     /// So many keys went since their time came, or since memory was short; for the counters.
     fn removed(&self, change: Change, keys: usize);
     /// A read that waited for the log has looked keys up; for the counters.
@@ -24,7 +29,11 @@ impl Observer for () {
         false
     }
 
-    fn observe(&self, _: Option<u64>, _: &[Effect]) {}
+    fn observe(&self, _: u64, _: Option<u64>, _: &[Effect]) {}
+
+    fn applied(&self, _: u64) {}
+
+    fn replaced(&self, _: u64, _: u64) {}
 
     fn removed(&self, _: Change, _: usize) {}
 

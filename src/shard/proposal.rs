@@ -6,6 +6,7 @@
 //!         | 1 | length u32 | transaction      what EXEC executes, with what WATCH demands
 //!         | 2 | length u32 | key*             remove these if they are past their deadline
 //!         | 3 | length u32 | key*             remove these: memory is short
+//!         | 4 | length u32 | after u64, u64   another history begins, if the one so far is `after`
 //! transaction = watched u32 | (kind u8 | version u32 | key)* | requests u32 | (length u32 | request)*
 //! key     = length u32 | bytes
 //! ```
@@ -22,6 +23,7 @@ const REQUEST: u8 = 0;
 const TRANSACTION: u8 = 1;
 const EXPIRE: u8 = 2;
 const EVICT: u8 = 3;
+const BEGIN_HISTORY: u8 = 4;
 const HEADER: usize = 1 + 8 + 8;
 
 /// One indivisible piece of an entry.
@@ -40,6 +42,13 @@ pub enum Unit<'a> {
     Expire(Vec<&'a [u8]>),
     /// Keys to remove.
     Evict(Vec<&'a [u8]>),
+    /// Another history begins (see [`History`](crate::shard::history::History)).
+    BeginHistory {
+        /// The lineage so far; another one: nothing happens, the proposal came twice.
+        after: u64,
+        /// The lineage from here on.
+        lineage: u64,
+    },
 }
 
 /// The start of an entry.
@@ -85,6 +94,13 @@ pub fn put_expire(keys: &[Box<[u8]>], out: &mut Vec<u8>) {
 /// Appends keys to remove.
 pub fn put_evict(keys: &[Box<[u8]>], out: &mut Vec<u8>) {
     put_unit(EVICT, out, |out| keys.iter().for_each(|key| put_bytes(out, key)));
+}
+
+/// Appends the beginning of a history.
+pub fn put_begin_history(after: u64, lineage: u64, out: &mut Vec<u8>) {
+    put_unit(BEGIN_HISTORY, out, |out| {
+        [after, lineage].iter().for_each(|part| out.extend_from_slice(&part.to_le_bytes()));
+    });
 }
 
 /// Time, seed and units of an entry.
@@ -148,6 +164,10 @@ fn read_unit<'a>(from: &mut &'a [u8]) -> Result<Unit<'a>, Malformed> {
         }
         EXPIRE => read_keys(body).map(Unit::Expire),
         EVICT => read_keys(body).map(Unit::Evict),
+        BEGIN_HISTORY => {
+            let mut next = || take(&mut body).map(u64::from_le_bytes);
+            Ok(Unit::BeginHistory { after: next()?, lineage: next()? })
+        }
         _ => Err(Malformed),
     }
 }
@@ -182,6 +202,7 @@ mod tests {
         assert_eq!(entry.len(), header_len());
         put_evict(&[Box::from(*b"old")], &mut entry);
         put_expire(&[], &mut entry);
+        put_begin_history(0, u64::MAX / 2, &mut entry);
         put_request(b"*1\r\n$4\r\nPING\r\n", &mut entry);
         let watched = [(Box::from(*b"w"), Stamp::Absent(7))];
         put_transaction(&watched, [&b"a"[..], b"b"].into_iter(), &mut entry);
@@ -193,6 +214,7 @@ mod tests {
             [
                 Unit::Evict(vec![b"old"]),
                 Unit::Expire(vec![]),
+                Unit::BeginHistory { after: 0, lineage: u64::MAX / 2 },
                 Unit::Request(b"*1\r\n$4\r\nPING\r\n"),
                 Unit::Transaction { watched: vec![(b"w", Stamp::Absent(7))], requests: vec![b"a", b"b"] },
             ]

@@ -30,6 +30,8 @@ pub struct Occasion {
     pub author: Option<u64>,
     /// Whether it wants to hear of changes of what it reads here.
     pub tracking: bool,
+    /// The log entry it is part of; none: it is a read, or runs without a log.
+    pub index: Option<u64>,
 }
 
 impl Shard {
@@ -123,8 +125,15 @@ impl Shard {
     /// Hands the effects over while the locks are still held.
     fn conclude(&self, mut locked: Locked<'_>, occasion: Occasion) {
         let effects = locked.take_effects();
-        if !effects.is_empty() {
-            self.observer.observe(occasion.author, &effects);
+        if effects.is_empty() {
+            return;
+        }
+        match occasion.index {
+            Some(index) => self.observer.observe(index, occasion.author, &effects),
+            None => self.history.number(|index| {
+                self.observer.observe(index, occasion.author, &effects);
+                self.observer.applied(index);
+            }),
         }
     }
 

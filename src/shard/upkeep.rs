@@ -28,6 +28,13 @@ impl Upkeep {
     /// One step; returns how many keys it removed, or asked the log to remove.
     pub fn step(&mut self, shard: &Shard, proposer: Option<&Arc<Proposer>>) -> usize {
         let now = shard.stamp.now();
+        if let Some(proposer) = proposer
+            && shard.history.should_begin(now)
+        {
+            let mut units = Vec::new();
+            proposal::put_begin_history(0, shard.stamp.seed() >> 1 | 1, &mut units);
+            proposer.submit_upkeep(units, 1);
+        }
         let mut keys = shard.take_lapsed();
         keys.truncate(MAX_REMOVED);
         let room = MAX_REMOVED - keys.len();
@@ -46,7 +53,7 @@ impl Upkeep {
             }
             None => {
                 let keys: Vec<&[u8]> = keys.iter().map(|key| &**key).collect();
-                let occasion = Occasion { now, seed: 0, author: None, tracking: false };
+                let occasion = Occasion { now, seed: 0, author: None, tracking: false, index: None };
                 shard.remove(&keys, Change::Expired, occasion)
             }
         }

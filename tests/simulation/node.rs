@@ -85,7 +85,8 @@ impl Node {
             let clock = Clock::Simulated { base: EPOCH + setup.now, start };
             let config = Arc::new(Config::from_text("simulation", "").unwrap());
             let invalidation = Arc::new(Invalidation::new(config, Arc::new(Metrics::default())));
-            let hosted = Hosted::new(invalidation.clone(), clock, seed);
+            let observer = invalidation.clone();
+            let hosted = Hosted::new(Arc::new(move |_| observer.clone()), clock, seed);
             let options = options(setup, seed);
             let cluster = Arc::new(Cluster::start(options, factory(setup, &hosted)).await.unwrap());
             let server = Arc::new(Server {

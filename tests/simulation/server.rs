@@ -240,7 +240,7 @@ impl Connection {
 
     fn occasion(&self, shard: &Shard) -> Occasion {
         let (now, seed) = (shard.stamp.now(), shard.stamp.seed());
-        Occasion { now, seed, author: Some(self.author), tracking: true }
+        Occasion { now, seed, author: Some(self.author), tracking: true, index: None }
     }
 
     async fn read(&self, shard: &Arc<Shard>, requests: &[OwnedArgs], leased: bool) -> Halt {

@@ -45,7 +45,8 @@ mod tests {
     fn what_is_written_is_read_and_nonsense_refused() {
         let position = Position { shard: 3, lineage: i64::MAX as u64, index: 12 };
         assert_eq!(position.to_string().parse(), Ok(position));
-        for nonsense in ["", "1:2", "1:2:3:4", "1:2:x", "-1:2:3", "4294967296:1:1", "1:9223372036854775808:1"] {
+        for nonsense in ["", "1:2", "1:2:3:4", "1:2:x", "-1:2:3", "4294967296:1:1", "1:9223372036854775808:1"]
+        {
             assert_eq!(nonsense.parse::<Position>(), Err(()), "{nonsense}");
         }
     }

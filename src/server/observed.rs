@@ -1,0 +1,87 @@
+//! What a shard's copy tells the node: its own invalidation log, and the tracking tables of all shards.
+//!
+//! In a cluster the log is always written, since a cache may come here to catch up that nobody knew of while things
+//! changed. A single node has nobody to come from elsewhere: it begins when the first one asks.
+
+use std::sync::Arc;
+
+use crate::config::Config;
+use crate::id::GroupId;
+use crate::keyspace::effect::{Change, Effect};
+use crate::keyspace::locked::Lookups;
+use crate::server::invalidation::Invalidation;
+use crate::shard::observer::Observer;
+use crate::tracking::ring::Ring;
+use crate::tracking::rings::Rings;
+use crate::tracking::segment::Touched;
+
+/// See the module's documentation.
+pub struct Observed {
+    invalidation: Arc<Invalidation>,
+    rings: Arc<Rings>,
+    ring: Arc<Ring>,
+    config: Arc<Config>,
+}
+
+impl Observed {
+    /// Of a new copy of a shard.
+    pub fn new(
+        config: Arc<Config>,
+        invalidation: Arc<Invalidation>,
+        rings: Arc<Rings>,
+        shard: GroupId,
+    ) -> Self {
+        let ring = rings.open(shard, config.live().invalidation_window_bytes as usize);
+        Self { invalidation, rings, ring, config }
+    }
+
+    fn keeps_log(&self) -> bool {
+        self.config.startup.cluster_enabled || self.rings.are_wanted()
+    }
+}
+
+impl Observer for Observed {
+    fn is_listening(&self) -> bool {
+        self.keeps_log() || self.invalidation.is_listening()
+    }
+
+    fn observe(&self, index: u64, author: Option<u64>, effects: &[Effect]) {
+        if self.keeps_log() {
+            self.ring.note(index, effects.iter().map(touched));
+        }
+        if self.invalidation.is_listening() {
+            self.invalidation.observe(index, author, effects);
+        }
+    }
+
+    fn applied(&self, index: u64) {
+        if self.ring.publish(index) {
+            self.rings.notify();
+        }
+    }
+
+    fn replaced(&self, lineage: u64, index: u64) {
+        self.ring.restart(lineage, index);
+        self.rings.notify();
+        self.invalidation.replaced(lineage, index);
+    }
+
+    fn removed(&self, change: Change, keys: usize) {
+        self.invalidation.removed(change, keys);
+    }
+
+    fn looked_up(&self, lookups: Lookups) {
+        self.invalidation.looked_up(lookups);
+    }
+
+    fn remember(&self, reader: u64, key: &[u8]) {
+        self.invalidation.remember(reader, key);
+    }
+}
+
+fn touched(effect: &Effect) -> Touched<'_> {
+    match effect {
+        Effect::Key { slot, key, .. } => Touched::Key(*slot, key),
+        Effect::Flushed => Touched::All,
+    }
+}
