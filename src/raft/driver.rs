@@ -7,12 +7,13 @@ use std::time::Duration;
 use openraft::alias::WatchReceiverOf;
 use openraft::async_runtime::WatchReceiver;
 use openraft::{Instant as _, RaftMetrics, ServerState};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::bus::call::Peer;
 use crate::raft::inside::Inside;
 use crate::raft::saving::Saving;
 use crate::raft::state::{Follower, GroupState};
+use crate::raft::succession::{Link, Succession};
 use crate::raft::types::TypeConfig;
 
 /// Progress figures are published this often; who leads and who belongs, at once.
@@ -29,12 +30,20 @@ pub async fn drive(inside: Arc<Inside>) {
     let mut metrics: WatchReceiverOf<TypeConfig, Metrics> = inside.raft.metrics();
     let mut tick = interval(PROGRESS);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let driver = &mut Driver { inside, published: Published::default(), alone: false };
+    let driver =
+        &mut Driver { inside, published: Published::default(), alone: false, succession: Succession::default() };
+    let mut reachability = driver.inside.outside.bus.reachability();
     let mut saving = Saving::default();
     loop {
+        let due = driver.due(Instant::now());
         let ticked = tokio::select! {
             biased; // The tick first: changes may never cease.
             _ = tick.tick() => true,
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                driver.stand().await;
+                false
+            }
+            Ok(()) = reachability.changed() => false,
             () = driver.inside.wake.notified() => false,
             changed = metrics.changed() => match changed {
                 Ok(()) => false,
@@ -74,6 +83,7 @@ struct Driver {
     published: Published,
     /// Whether this member is the only voter.
     alone: bool,
+    succession: Succession,
 }
 
 /// What of the published state is worth publishing again at once.
@@ -153,6 +163,28 @@ impl Driver {
             Some(leader) if leader == member => tracing::debug!(%group, term = published.term, "leading"),
             Some(leader) => tracing::debug!(%group, term = published.term, leader, "following"),
             None => tracing::debug!(%group, term = published.term, "without a leader"),
+        }
+    }
+
+    /// When to stand for election without waiting for openraft's timer.
+    fn due(&mut self, now: Instant) -> Option<Instant> {
+        let (inside, bus) = (&self.inside, &self.inside.outside.bus);
+        let state = inside.state.borrow();
+        let link = |node| Link { node, connections: bus.connections(node), answers: bus.is_reachable(node) };
+        self.succession.look(state.leader.map(|(_, node)| link(node)), now);
+        if inside.doubt.lock().is_some() {
+            return None;
+        }
+        let lease = inside.options.timing.election_max;
+        self.succession.due(inside.options.member, &state, inside.inbox.heard(), lease)
+    }
+
+    /// Asks for a pre-vote; a lease that is still valid here or with the others makes it come to nothing.
+    async fn stand(&mut self) {
+        self.succession.note(Instant::now());
+        tracing::debug!(group = %self.inside.options.group, "the leader's node is gone: standing for election");
+        if let Err(error) = self.inside.raft.trigger().elect(true).await {
+            tracing::debug!(group = %self.inside.options.group, %error, "no election: the member has stopped");
         }
     }
 

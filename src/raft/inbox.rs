@@ -37,6 +37,8 @@ pub struct Inbox {
     disk: Mutex<Option<(Instant, String)>>,
     /// How old the state may be, by what leaders have said.
     pub freshness: Freshness,
+    /// When a leader's last message was taken.
+    heard: Mutex<Instant>,
     stager: Stager,
     kept: Arc<Kept>,
 }
@@ -59,8 +61,9 @@ type IncomingFile = Arc<tokio::sync::Mutex<Option<Unfinished>>>;
 impl Inbox {
     /// An empty one.
     pub fn new(stager: Stager, kept: Arc<Kept>) -> Inbox {
-        let freshness = Freshness::new(Instant::now());
-        Inbox { incoming: Mutex::default(), disk: Mutex::default(), freshness, stager, kept }
+        let now = Instant::now();
+        let (freshness, heard) = (Freshness::new(now), Mutex::new(now));
+        Inbox { incoming: Mutex::default(), disk: Mutex::default(), freshness, heard, stager, kept }
     }
 
     /// Answers a message.
@@ -96,11 +99,19 @@ impl Inbox {
         let response = raft.append_entries(request).await.map_err(stopped)?;
         let taken =
             matches!(response, AppendEntriesResponse::Success | AppendEntriesResponse::PartialSuccess(_));
+        if taken {
+            *self.heard.lock() = Instant::now();
+        }
         if let Some(commit) = commit.filter(|_| taken) {
             let applied = raft.metrics().borrow_watched().last_applied.map_or(0, |id| id.index);
             self.freshness.told(commit.index, applied, at);
         }
         Ok(Answer::Append(response))
+    }
+
+    /// When the last message of a leader was taken; its lease ends no later than counted from then.
+    pub fn heard(&self) -> Instant {
+        *self.heard.lock()
     }
 
     /// Lets go of a snapshot whose sender has given up.

@@ -32,6 +32,7 @@ mod snapshot_file;
 pub mod state;
 mod state_machine;
 mod stored;
+mod succession;
 mod types;
 mod watch;
 mod wire;
