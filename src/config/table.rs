@@ -139,7 +139,7 @@ pub static DIRECTIVES: &[Directive] = &[
         "Milliseconds between the heartbeats of a shard's leader."),
     startup("cluster-election-timeout", "150", Field::Millis(|s| &mut s.cluster_election_timeout, 10, MINUTE_MS),
         "Milliseconds of silence after which a shard's followers elect a new leader; each draws between once and twice \
-         this. A failover takes three to four times this. At least twice cluster-heartbeat-interval."),
+         this. A failover takes three to four times this, or twice this if the leader's process has died. At least twice cluster-heartbeat-interval."),
     live("cluster-node-timeout", "1000", Field::Millis(|s| &mut s.cluster_node_timeout, 50, 3_600_000),
         "Milliseconds of silence after which a node is marked as failed for clients (CLUSTER NODES, SHARDS)."),
     live("cluster-park-timeout", "2000", Field::Millis(|s| &mut s.cluster_park_timeout, 0, MINUTE_MS),

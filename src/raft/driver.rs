@@ -30,8 +30,12 @@ pub async fn drive(inside: Arc<Inside>) {
     let mut metrics: WatchReceiverOf<TypeConfig, Metrics> = inside.raft.metrics();
     let mut tick = interval(PROGRESS);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let driver =
-        &mut Driver { inside, published: Published::default(), alone: false, succession: Succession::default() };
+    let driver = &mut Driver {
+        inside,
+        published: Published::default(),
+        alone: false,
+        succession: Succession::default(),
+    };
     let mut reachability = driver.inside.outside.bus.reachability();
     let mut saving = Saving::default();
     loop {

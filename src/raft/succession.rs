@@ -43,26 +43,27 @@ impl Succession {
     /// Notes how the leader's node is connected now. A process that was killed and started again answers, over another
     /// connection than before.
     pub fn look(&mut self, link: Option<Link>, now: Instant) {
-        if let (Some(before), Some(link)) = (self.link, link)
-            && before.node == link.node
-            && before.connections != link.connections
-        {
+        let before = self.link.filter(|before| link.is_some_and(|link| link.node == before.node));
+        self.link = link;
+        let Some(link) = link else { return };
+        let is_another = before.is_some_and(|before| before.connections != link.connections);
+        let fell_silent = !link.answers && before.is_none_or(|before| before.answers);
+        if is_another || fell_silent {
             self.broke = Some(now);
         }
-        self.link = link;
     }
 
     /// When this member should stand, if its leader's last message was taken at `heard`. `None`: its timer is enough.
     pub fn due(&self, me: MemberId, state: &GroupState, heard: Instant, lease: Duration) -> Option<Instant> {
         let (leader, node) = state.leader?;
         let link = self.link.filter(|link| link.node == node)?;
-        let gone = !link.answers || self.broke.is_some_and(|broke| broke >= heard);
-        if state.am_leader || !state.voters.contains_key(&me) || !gone {
+        let broke = self.broke.filter(|broke| !link.answers || *broke >= heard)?;
+        if state.am_leader || !state.voters.contains_key(&me) {
             return None;
         }
         let behind = |member: &MemberId| member.wrapping_sub(leader);
         let before_me = state.voters.keys().filter(|other| **other != leader && behind(other) < behind(&me));
-        let turn = heard + lease + MARGIN + TURN * before_me.count() as u32;
+        let turn = broke.max(heard + lease) + MARGIN + TURN * before_me.count() as u32;
         Some(self.tried.map_or(turn, |tried| turn.max(tried + AGAIN)))
     }
 

@@ -15,7 +15,8 @@ import threading
 import time
 from dataclasses import dataclass
 
-FAULTS = ("kill -9", "SIGTERM", "SIGSTOP")
+KILL = "kill -9"
+FAULTS = (KILL, "SIGTERM", "SIGSTOP")
 DOWN_S = 3.0
 SETTLE_S = 1.5
 VICTIM = 2
@@ -35,24 +36,31 @@ class Fault:
 
 def run_faults(cluster, log):
     """Does the three faults one after the other; gives them with their times."""
-    faults = []
     strikes = (cluster.kill, cluster.terminate, cluster.pause)
     cures = (cluster.restart, cluster.restart, cluster.resume)
-    for name, strike, cure in zip(FAULTS, strikes, cures):
-        fault = Fault(name, begin=now_ms())
-        strike(VICTIM)
-        down = time.monotonic()
-        cluster.wait_moved_away(VICTIM)
-        fault.moved = now_ms()
-        time.sleep(max(0.0, DOWN_S - (time.monotonic() - down)))
-        cure(VICTIM)
-        cured = now_ms()
-        cluster.wait_home(VICTIM)
-        log(f"# {name}: served elsewhere after {fault.moved - fault.begin:.0f} ms, home {now_ms() - cured:.0f} ms after its return")
-        time.sleep(SETTLE_S)
-        fault.end = now_ms()
-        faults.append(fault)
-    return faults
+    return [run_fault(cluster, log, *fault, VICTIM) for fault in zip(FAULTS, strikes, cures)]
+
+
+def run_kills(cluster, log, count):
+    """Kills one node after the other, all in turn, `count` times."""
+    victims = [1 + (VICTIM - 1 + i) % cluster.nodes for i in range(count)]
+    return [run_fault(cluster, log, KILL, cluster.kill, cluster.restart, victim) for victim in victims]
+
+
+def run_fault(cluster, log, name, strike, cure, victim):
+    fault = Fault(name, begin=now_ms())
+    strike(victim)
+    down = time.monotonic()
+    cluster.wait_moved_away(victim)
+    fault.moved = now_ms()
+    time.sleep(max(0.0, DOWN_S - (time.monotonic() - down)))
+    cure(victim)
+    cured = now_ms()
+    cluster.wait_home(victim)
+    log(f"# {name} of node {victim}: listed elsewhere after {fault.moved - fault.begin:.0f} ms, home {now_ms() - cured:.0f} ms after its return")
+    time.sleep(SETTLE_S)
+    fault.end = now_ms()
+    return fault
 
 
 def now_ms():
@@ -91,15 +99,17 @@ def judge(client, faults, report, strict):
 
     `strict` is off against redis, where failed commands and lost writes are only reported: its replication is asynchronous.
     """
-    for fault in faults:
-        events = [e for e in report["events"] if fault.begin - 1000 <= e["at"] < fault.end]
-        failed = [e for e in events if e["error"]]
-        longest = max((e["took_ms"] for e in events), default=0)
-        first = f", first: {failed[0]['error'][:160]} ({failed[0]['at'] - fault.begin:+.0f} ms)" if failed else ""
+    for name in dict.fromkeys(fault.name for fault in faults):
+        alike = [fault for fault in faults if fault.name == name]
+        seen = [(fault, e) for fault in alike for e in report["events"] if fault.begin - 1000 <= e["at"] < fault.end]
+        failed = [(e, e["at"] - fault.begin) for fault, e in seen if e["error"]]
+        longest = max((e["took_ms"] for _, e in seen), default=0)
+        first = f", first: {failed[0][0]['error'][:160]} ({failed[0][1]:+.0f} ms)" if failed else ""
         remark = f"{len(failed)} failed, longest call {longest:.0f} ms{first}"
-        allowed = client.may_fail(fault.name)
+        allowed = client.may_fail(name) * len(alike)
         too_many = f"{remark}; allowed: {allowed}" if strict and len(failed) > allowed else None
-        yield f"{fault.name} under load", too_many, remark
+        times = f", {len(alike)} times," if len(alike) > 1 else ""
+        yield f"{name}{times} under load", too_many, remark
     wrong = report["lost"] + report["stale"]
     remark = f"{report['calls']} commands, {len(report['lost'])} writes lost, {len(report['stale'])} stale reads"
     yield "no acknowledged write lost, no stale read", "; ".join(wrong[:3]) if wrong and strict else None, remark

@@ -1,6 +1,6 @@
 //! The view turned into what clients are shown: every process once, as master of the slots whose shards it leads.
 //!
-//! While a shard has no leader its last one stays listed (`View::master`): clients want every slot to have a master.
+//! While a shard's leader does not answer, a copy that does is listed in its place (`View::listed`).
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -42,7 +42,7 @@ impl Master<'_> {
 pub fn masters(view: &View) -> Vec<Master<'_>> {
     let mut ranges: BTreeMap<NodeId, Vec<(u16, u16)>> = BTreeMap::new();
     for range in view.topology.slots.ranges() {
-        let Some(leader) = view.master(range.shard) else { continue };
+        let Some(leader) = view.listed(range.shard) else { continue };
         let ranges = ranges.entry(leader).or_default();
         match ranges.last_mut() {
             Some((_, last)) if *last + 1 == range.first => *last = range.last,
