@@ -32,7 +32,7 @@ use crate::server::Fault;
 /// Seeds run if nothing else is said.
 const SEEDS: u64 = 200;
 /// A broken rule is noticed within so many seeds.
-const NOTICED_WITHIN: u64 = 20;
+const NOTICED_WITHIN: u64 = 100;
 
 #[test]
 fn one_seed() {
