@@ -101,6 +101,7 @@ impl Runner {
             clients: Clients::default(),
             metrics: Arc::new(Metrics::default()),
             subscribers: Arc::default(),
+            tracked: Arc::default(),
             saves: Saves::new(START),
             keyspaces: Arc::new(ArcSwap::from_pointee(keyspaces)),
             rings: Arc::default(),

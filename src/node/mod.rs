@@ -154,6 +154,7 @@ fn server(config: Arc<Config>, rooms: Rooms, hosted: &Hosted, cluster: Option<&C
         clients: Clients::default(),
         metrics: rooms.metrics,
         subscribers: rooms.publisher.subscribers().clone(),
+        tracked: rooms.invalidation.table().clone(),
         saves: Saves::new(clock.now()),
         keyspaces: hosted.keyspaces.clone(),
         rings: rooms.rings,

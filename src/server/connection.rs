@@ -145,7 +145,7 @@ impl Connection {
                 }
                 // What cannot be sent yet stays in the outbox, which is bounded.
                 ready!(self.poll_flush(task))?;
-                if self.outbox.drain(&mut self.output) {
+                if self.outbox.drain(self.session.push_form(), &mut self.output) {
                     ready!(self.poll_flush(task))?;
                 }
                 if self.closing {
@@ -271,7 +271,7 @@ impl Connection {
     /// Sends a turn's replies, and the pushes behind them; keeps what the socket does not take. Nothing stays behind
     /// for the next connection of this thread, whatever becomes of this one.
     fn send(&mut self, task: &mut TaskContext<'_>, scratch: &mut Scratch) -> io::Result<()> {
-        self.outbox.drain(&mut scratch.output);
+        self.outbox.drain(self.session.push_form(), &mut scratch.output);
         if scratch.output.is_empty() {
             return Ok(());
         }

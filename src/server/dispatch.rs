@@ -168,7 +168,12 @@ impl<'a> Dispatch<'a> {
             Some(_) => self.session_command(entry, args),
             None => self.on_keys(entry.command, args, None),
         };
-        self.session.asking &= entry.name == "asking" || matches!(step, Step::Park(_) | Step::Confirm(_));
+        let is_over = !matches!(step, Step::Park(_) | Step::Confirm(_));
+        self.session.asking &= entry.name == "asking" || !is_over;
+        // What CLIENT CACHING says holds for the request behind it and all CLIENT commands between them, as in Redis; or
+        // for a whole transaction, which is over when it has been executed.
+        let lasts = matches!(step, Step::Execute(_)) || self.session.transaction.is_open();
+        self.session.tracking.caching &= !is_over || lasts || entry.name.starts_with("client|");
         step
     }
 
@@ -347,7 +352,7 @@ impl<'a> Dispatch<'a> {
             now: shard.stamp.for_read(self.now),
             seed: self.seed,
             author: Some(self.session.client.id),
-            tracking: self.session.tracking.on,
+            tracking: self.session.tracking.remembers(),
             index: None,
         }
     }
@@ -361,6 +366,7 @@ impl<'a> Dispatch<'a> {
             return self.error(&CommandError(aborted.into()));
         }
         self.spoil();
+        self.session.tracking.caching &= self.session.transaction.is_open();
         self.error(error)
     }
 

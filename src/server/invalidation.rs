@@ -2,33 +2,98 @@
 //!
 //! Every copy of a shard applies every change, so a node tells the connections it serves itself; nodes need no
 //! channel between them for it. Called under the locks of the slots concerned (see `shard::observer`).
+//!
+//! Locks are taken in this order: a slot's, then [`Listeners`] or a stripe of the table, never one within the other,
+//! then an outbox's.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use hashbrown::HashMap;
 use parking_lot::RwLock;
+use slotcast_wire::reply::Proto;
 
 use crate::config::Config;
+use crate::id::GroupId;
 use crate::keyspace::effect::{Change, Effect};
 use crate::keyspace::locked::Lookups;
 use crate::metrics::Metrics;
 use crate::server::outbox::Outbox;
+use crate::session::tracking::{Scope, Tracking};
 use crate::shard::observer::Observer;
+use crate::tracking::prefixes::Prefixes;
 use crate::tracking::table::Table;
 
+/// A connection that tracks.
 struct Listener {
-    outbox: Arc<Outbox>,
-    no_loop: bool,
+    /// Its own.
+    source: Arc<Outbox>,
+    /// Who is told: itself or the one it redirects to; none: nobody can be.
+    told: Option<Arc<Outbox>>,
+    tracking: Tracking,
+}
+
+impl Listener {
+    /// Tells it of a change by `author`, unless that is its own and it doesn't want to hear of those.
+    fn hear(&self, author: Option<u64>, tell: impl FnOnce(&Outbox)) {
+        let own = self.tracking.no_loop && author == Some(self.source.client().id);
+        if let (false, Some(told)) = (own, &self.told) {
+            tell(told);
+        }
+    }
+
+    /// The connection it redirected to is gone.
+    fn lose_target(&self) -> Arc<Listener> {
+        self.source.client().profile.lock().redirect_broken = true;
+        self.source.redirection_is_broken(self.tracking.redirect);
+        Arc::new(Listener { source: self.source.clone(), told: None, tracking: self.tracking.clone() })
+    }
+}
+
+/// All of them.
+#[derive(Default)]
+struct Listeners {
+    by_id: HashMap<u64, Arc<Listener>>,
+    broadcast: Prefixes<Arc<Listener>>,
+    /// The connections that redirect to this one.
+    redirected: HashMap<u64, BTreeSet<u64>>,
+}
+
+impl Listeners {
+    fn enter(&mut self, listener: Arc<Listener>) {
+        let (id, target) = (listener.source.client().id, listener.tracking.redirect);
+        for prefix in &listener.tracking.prefixes {
+            self.broadcast.join(prefix, id, listener.clone());
+        }
+        if target != 0 && listener.told.is_some() {
+            self.redirected.entry(target).or_default().insert(id);
+        }
+        self.by_id.insert(id, listener);
+    }
+
+    fn leave(&mut self, id: u64) -> Option<Arc<Listener>> {
+        let listener = self.by_id.remove(&id)?;
+        listener.tracking.prefixes.iter().for_each(|prefix| self.broadcast.leave(prefix, id));
+        let target = listener.tracking.redirect;
+        if let Some(sources) = self.redirected.get_mut(&target) {
+            sources.remove(&id);
+            if sources.is_empty() {
+                self.redirected.remove(&target);
+            }
+        }
+        Some(listener)
+    }
 }
 
 /// See the module's documentation.
 pub struct Invalidation {
     config: Arc<Config>,
     metrics: Arc<Metrics>,
-    table: Table,
-    listeners: RwLock<HashMap<u64, Listener>>,
+    table: Arc<Table>,
+    listeners: RwLock<Listeners>,
     count: AtomicUsize,
+    broadcasts: AtomicBool,
 }
 
 impl Invalidation {
@@ -37,47 +102,94 @@ impl Invalidation {
         Self {
             config,
             metrics,
-            table: Table::default(),
+            table: Arc::default(),
             listeners: RwLock::default(),
             count: AtomicUsize::new(0),
+            broadcasts: AtomicBool::new(false),
         }
     }
 
-    /// A connection turns tracking on (or changes its mode).
-    pub fn listen(&self, reader: u64, outbox: Arc<Outbox>, no_loop: bool) {
-        let mut listeners = self.listeners.write();
-        listeners.insert(reader, Listener { outbox, no_loop });
-        self.count.store(listeners.len(), Ordering::SeqCst);
+    /// The keys that are remembered.
+    pub fn table(&self) -> &Arc<Table> {
+        &self.table
     }
 
-    /// A connection turns tracking off, or has closed.
-    pub fn forget(&self, reader: u64) {
-        let mut listeners = self.listeners.write();
-        listeners.remove(&reader);
-        self.count.store(listeners.len(), Ordering::SeqCst);
-        if listeners.is_empty() {
-            self.table.clear();
-        }
+    /// A connection has closed, and cannot be found any more; those that redirect to it are told so.
+    pub fn close(&self, id: u64) {
+        self.change(|listeners| {
+            listeners.leave(id);
+            for source in listeners.redirected.remove(&id).unwrap_or_default() {
+                if let Some(listener) = listeners.leave(source) {
+                    listeners.enter(listener.lose_target());
+                }
+            }
+        });
     }
 
-    /// Keys remembered.
-    pub fn tracked_keys(&self) -> usize {
-        self.table.len()
+    /// A connection turns tracking on, changes its mode or its protocol, or turns tracking off. `find` finds other
+    /// connections.
+    pub fn follow(
+        &self,
+        outbox: &Arc<Outbox>,
+        tracking: &Tracking,
+        proto: Proto,
+        find: impl FnOnce(u64) -> Option<Arc<Outbox>>,
+    ) {
+        self.change(|listeners| {
+            listeners.leave(outbox.client().id);
+            if !tracking.on {
+                return;
+            }
+            let told = match tracking.redirect {
+                0 => (proto == Proto::Resp3).then(|| outbox.clone()),
+                // Looked for under the lock: one that is found here and closes will find this one.
+                target => find(target),
+            };
+            let (source, tracking) = (outbox.clone(), tracking.clone());
+            let is_broken = told.is_none() && tracking.redirect != 0;
+            let listener = Listener { source, told, tracking };
+            listeners.enter(if is_broken { listener.lose_target() } else { Arc::new(listener) });
+        });
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Listeners)) {
+        let mut listeners = self.listeners.write();
+        change(&mut listeners);
+        self.count.store(listeners.by_id.len(), Ordering::SeqCst);
+        self.broadcasts.store(!listeners.broadcast.is_empty(), Ordering::SeqCst);
     }
 
     /// Tells every connection to drop everything: what it holds can no longer be vouched for.
     pub fn flush(&self) {
-        self.table.clear();
-        self.listeners.read().values().for_each(|listener| listener.outbox.invalidate_all());
+        self.table.take_all(|_, _| true, |_, _| {});
+        for listener in self.listeners.read().by_id.values() {
+            listener.hear(None, Outbox::invalidate_all);
+        }
     }
 
     fn tell(&self, readers: &[u64], key: &[u8], author: Option<u64>) {
         let listeners = self.listeners.read();
-        for reader in readers {
-            let Some(listener) = listeners.get(reader) else { continue };
-            if !(listener.no_loop && author == Some(*reader)) {
-                listener.outbox.invalidate(key);
+        let readers = readers.iter().filter_map(|reader| listeners.by_id.get(reader));
+        for reader in readers.filter(|reader| reader.tracking.scope != Scope::Broadcast) {
+            reader.hear(author, |outbox| outbox.invalidate(key));
+        }
+    }
+
+    fn broadcast(&self, author: Option<u64>, effects: &[Effect]) {
+        let keys = || {
+            effects.iter().filter_map(|effect| match effect {
+                Effect::Key { key, .. } => Some(&**key),
+                Effect::Flushed => None,
+            })
+        };
+        let listeners = self.listeners.read();
+        for key in keys() {
+            for (prefix, listener) in listeners.broadcast.of(key) {
+                listener.hear(author, |outbox| outbox.broadcast(prefix, key));
             }
+        }
+        for (_, listener) in keys().flat_map(|key| listeners.broadcast.of(key)) {
+            listener.hear(author, Outbox::announce);
         }
     }
 }
@@ -97,6 +209,9 @@ impl Observer for Invalidation {
                     }
                 }
             }
+        }
+        if self.broadcasts.load(Ordering::SeqCst) {
+            self.broadcast(author, effects);
         }
     }
 
@@ -118,10 +233,15 @@ impl Observer for Invalidation {
         self.metrics.note_turn(0, lookups.hits, lookups.misses);
     }
 
-    fn remember(&self, reader: u64, key: &[u8]) {
-        let limit = self.config.live().tracking_table_max_keys;
-        let limit = if limit == 0 { usize::MAX } else { limit };
-        if let Some((key, readers)) = self.table.remember(reader, key, limit) {
+    fn remember(&self, shard: GroupId, reader: u64, key: &[u8]) {
+        let limit = match self.config.live().tracking_table_max_keys {
+            0 => usize::MAX,
+            limit => limit,
+        };
+        // Asked for with a stripe locked: it must not wait for the listeners.
+        let is_there =
+            |id| self.listeners.try_read().is_none_or(|listeners| listeners.by_id.contains_key(&id));
+        for (key, readers) in self.table.remember((shard, key), reader, limit, is_there) {
             self.tell(&readers, &key, None);
         }
     }

@@ -66,18 +66,14 @@ impl Server {
     /// A connection has closed: nobody needs to know it any more.
     pub fn farewell(&self, session: &mut Session) {
         let id = session.client.id;
-        self.invalidation.forget(id);
         leave_all(session, &self.context);
         self.publisher.disconnect(id);
+        self.invalidation.close(id);
         self.context.clients.forget(id);
     }
 
     /// Enters a connection into the tracking tables, or takes it out, as its session says.
     pub fn follow_tracking(&self, session: &Session, outbox: &Arc<Outbox>) {
-        let id = session.client.id;
-        match session.tracking.on {
-            true => self.invalidation.listen(id, outbox.clone(), session.tracking.no_loop),
-            false => self.invalidation.forget(id),
-        }
+        self.invalidation.follow(outbox, &session.tracking, session.proto, |id| self.publisher.outbox(id));
     }
 }

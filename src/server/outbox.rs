@@ -5,20 +5,19 @@
 //! push that was queued after the read, and a push is queued, under the slot's lock, only after the reads it concerns.
 //!
 //! Bounded, each queue in its own way: a client that does not read its invalidations gets one "everything may have
-//! changed" in their place; one that does not read its messages is closed, because they cannot be had again.
+//! changed" in their place (see `tracking::backlog`); one that does not read its messages is closed, because they
+//! cannot be had again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
-use slotcast_wire::push;
 use slotcast_wire::reply::Proto;
 
 use crate::pubsub::message::Push;
 use crate::session::clients::Client;
+use crate::tracking::backlog::{Backlog, Form};
 
-/// Bytes of invalidations that may wait; beyond it they are replaced by one that invalidates everything.
-pub const MAX_PUSH_BYTES: usize = 8 << 20;
 /// A queue that has grown beyond this gives its memory back when it is empty.
 const KEEP_BYTES: usize = 64 << 10;
 
@@ -32,7 +31,7 @@ pub struct Outbox {
 struct Queues {
     /// What the client speaks: the form of its messages.
     proto: Proto,
-    invalidations: Vec<u8>,
+    invalidations: Backlog,
     messages: Vec<u8>,
 }
 
@@ -41,44 +40,57 @@ struct Queues {
 pub struct Overflow;
 
 impl Queues {
-    fn move_to(&mut self, out: &mut Vec<u8>) {
-        for queue in [&mut self.invalidations, &mut self.messages] {
-            out.append(queue);
-            queue.shrink_to(KEEP_BYTES);
-        }
+    fn move_to(&mut self, form: Form, out: &mut Vec<u8>) {
+        self.invalidations.write(form, out);
+        out.append(&mut self.messages);
+        self.messages.shrink_to(KEEP_BYTES);
     }
 
     fn len(&self) -> u64 {
-        (self.invalidations.len() + self.messages.len()) as u64
+        (self.invalidations.bytes() + self.messages.len()) as u64
     }
 }
 
 impl Outbox {
     /// The outbox of a connection, which is woken through its `client`.
     pub fn new(client: Arc<Client>) -> Self {
-        let queues = Queues { proto: Proto::Resp2, invalidations: Vec::new(), messages: Vec::new() };
+        let queues = Queues { proto: Proto::Resp2, invalidations: Backlog::default(), messages: Vec::new() };
         Self { client, queues: Mutex::new(queues), waiting: AtomicBool::new(false) }
     }
 
-    /// Queues the invalidation of one key.
+    /// Whose it is.
+    pub fn client(&self) -> &Arc<Client> {
+        &self.client
+    }
+
+    /// Queues the invalidation of a key that was read.
     pub fn invalidate(&self, key: &[u8]) {
-        let mut queues = self.queues.lock();
-        let pushes = &mut queues.invalidations;
-        if pushes.len() + key.len() > MAX_PUSH_BYTES {
-            pushes.clear();
-            push::invalidate_all(pushes);
-        } else {
-            push::invalidate_keys(pushes, &[key]);
-        }
-        self.signal(&queues);
+        self.queue(|invalidations| invalidations.tell(key));
+        self.announce();
     }
 
     /// Queues the invalidation of everything, which makes the queued ones needless.
     pub fn invalidate_all(&self) {
+        self.queue(Backlog::tell_everything);
+        self.announce();
+    }
+
+    /// Queues the notice that the connection which was told in this one's place is gone.
+    pub fn redirection_is_broken(&self, target: u64) {
+        self.queue(|invalidations| invalidations.tell_broken(target));
+        self.announce();
+    }
+
+    /// Queues the invalidation of a key that is broadcast. It leaves after [`Outbox::announce`] at the latest: so the
+    /// keys of one request leave together.
+    pub fn broadcast(&self, prefix: &[u8], key: &[u8]) {
+        self.queue(|invalidations| invalidations.broadcast(prefix, key));
+    }
+
+    fn queue(&self, change: impl FnOnce(&mut Backlog)) {
         let mut queues = self.queues.lock();
-        queues.invalidations.clear();
-        push::invalidate_all(&mut queues.invalidations);
-        self.signal(&queues);
+        change(&mut queues.invalidations);
+        self.client.queued.store(queues.len(), Ordering::Relaxed);
     }
 
     /// Queues a message. If more than `limit` bytes (0: any number) wait for the client then, it is closed instead.
@@ -93,37 +105,40 @@ impl Outbox {
         }
         let proto = queues.proto;
         message.write(proto, &mut queues.messages);
-        self.signal(&queues);
+        self.client.queued.store(queues.len(), Ordering::Relaxed);
+        drop(queues);
+        self.announce();
         Ok(())
     }
 
-    /// Moves what is queued behind everything that is in `out`; whether there was anything.
+    /// Moves what is queued behind everything that is in `out`, invalidations in this form; whether there was anything.
     #[inline]
-    pub fn drain(&self, out: &mut Vec<u8>) -> bool {
+    pub fn drain(&self, form: Form, out: &mut Vec<u8>) -> bool {
         let waiting = self.waiting.load(Ordering::Acquire);
         if waiting {
             let mut queues = self.queues.lock();
             self.waiting.store(false, Ordering::Release);
-            queues.move_to(out);
+            queues.move_to(form, out);
             self.client.queued.store(0, Ordering::Relaxed);
         }
         waiting
     }
 
     /// Moves what is queued in front of what is in `out` from `mark` on: a reply after which the client doesn't expect
-    /// it any more, because it has left a channel or changed its protocol. Messages have the form of `proto` from now on.
-    pub fn cut_in(&self, proto: Proto, mark: usize, out: &mut Vec<u8>) {
+    /// it any more, because it has left a channel or changed its protocol. Until now invalidations had this form; from now
+    /// on messages are written for `proto`.
+    pub fn cut_in(&self, form: Form, proto: Proto, mark: usize, out: &mut Vec<u8>) {
         let mut queues = self.queues.lock();
         queues.proto = proto;
         let mut before = Vec::new();
-        queues.move_to(&mut before);
+        queues.move_to(form, &mut before);
         self.client.queued.store(0, Ordering::Relaxed);
         drop(queues);
         out.splice(mark..mark, before);
     }
 
-    fn signal(&self, queues: &Queues) {
-        self.client.queued.store(queues.len(), Ordering::Relaxed);
+    /// Lets the connection look into the queues.
+    pub fn announce(&self) {
         if !self.waiting.swap(true, Ordering::AcqRel) {
             self.client.wake();
         }
@@ -135,6 +150,7 @@ mod tests {
     use super::*;
     use crate::pubsub::message::Message;
     use crate::session::clients::Clients;
+    use crate::tracking::backlog::MAX_BYTES;
 
     fn outbox() -> Outbox {
         let nowhere = ([127, 0, 0, 1], 0).into();
@@ -147,10 +163,10 @@ mod tests {
         outbox.invalidate(b"a");
         outbox.invalidate(b"b");
         let mut out = b"+OK\r\n".to_vec();
-        outbox.drain(&mut out);
+        outbox.drain(Form::Push, &mut out);
         let one = |key: &str| format!(">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\n{key}\r\n");
         assert_eq!(String::from_utf8(out.clone()).unwrap(), format!("+OK\r\n{}{}", one("a"), one("b")));
-        outbox.drain(&mut out);
+        outbox.drain(Form::Push, &mut out);
         assert_eq!(out.len(), 5 + one("a").len() * 2);
     }
 
@@ -159,10 +175,10 @@ mod tests {
         let outbox = outbox();
         for n in 0..400_000 {
             outbox.invalidate(format!("some-key-of-a-cache:{n}").as_bytes());
-            assert!(outbox.queues.lock().invalidations.len() <= MAX_PUSH_BYTES + 100);
+            assert!(outbox.client.queued.load(Ordering::Relaxed) <= MAX_BYTES as u64);
         }
         let mut out = Vec::new();
-        outbox.drain(&mut out);
+        outbox.drain(Form::Push, &mut out);
         assert!(out.starts_with(b">2\r\n$10\r\ninvalidate\r\n_\r\n"));
     }
 
@@ -175,9 +191,9 @@ mod tests {
         let outbox = outbox();
         outbox.deliver(&message(b"1"), 0).unwrap();
         let mut out = b"+before\r\n+HELLO\r\n".to_vec();
-        outbox.cut_in(Proto::Resp3, 9, &mut out);
+        outbox.cut_in(Form::Nothing, Proto::Resp3, 9, &mut out);
         outbox.deliver(&message(b"2"), 0).unwrap();
-        assert!(outbox.drain(&mut out) && !outbox.drain(&mut out));
+        assert!(outbox.drain(Form::Push, &mut out) && !outbox.drain(Form::Push, &mut out));
         let text = |first, payload| format!("{first}3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$1\r\n{payload}\r\n");
         let expected = format!("+before\r\n{}+HELLO\r\n{}", text('*', 1), text('>', 2));
         assert_eq!(String::from_utf8(out).unwrap(), expected);

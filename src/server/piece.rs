@@ -86,7 +86,7 @@ pub fn propose(
     units: Vec<u8>,
 ) -> oneshot::Receiver<PieceReply> {
     let (reply, receiver) = oneshot::channel();
-    let (author, tracking) = (Some(session.client.id), session.tracking.on);
+    let (author, tracking) = (Some(session.client.id), session.tracking.remembers());
     let piece = Piece { author, tracking, proto: session.proto, steps, reply };
     match shard.proposer() {
         Some(proposer) => proposer.submit(piece, units),

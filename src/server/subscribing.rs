@@ -11,14 +11,15 @@ use crate::command::spec::{Command, Flags};
 use crate::keyspace::locked::Needs;
 use crate::pubsub::message::Message;
 use crate::server::dispatch::{Dispatch, Step};
-use crate::session::Tracking;
 use crate::session::entry::Entry;
 use crate::topology::route::{Route, route};
+use crate::tracking::backlog::Form;
 
 /// What a session was before a command, as far as others follow it.
 pub(super) struct Standing {
-    tracking: Tracking,
+    tracking: u64,
     proto: Proto,
+    form: Form,
     left: u64,
     mark: usize,
 }
@@ -29,18 +30,21 @@ const WHILE_SUBSCRIBED: &[&str] = &["ping", "quit", "reset"];
 impl Dispatch<'_> {
     /// To be taken before a session command runs.
     pub(super) fn standing(&self) -> Standing {
-        let (tracking, proto) = (self.session.tracking, self.session.proto);
-        Standing { tracking, proto, left: self.session.subscriptions.left(), mark: self.out.len() }
+        let (tracking, proto) = (self.session.tracking_changes(), self.session.proto);
+        let form = self.session.push_form();
+        Standing { tracking, proto, form, left: self.session.subscriptions.left(), mark: self.out.len() }
     }
 
     /// Lets the outbox and the tracking table follow what a session command has changed. Messages that were queued for
     /// a subscription that has ended, or in a protocol that is no longer spoken, go before the reply that says so.
     pub(super) fn follow(&mut self, before: &Standing) {
-        if self.session.tracking != before.tracking {
+        let speaks_otherwise = self.session.proto != before.proto;
+        let tracks_otherwise = self.session.tracking_changes() != before.tracking;
+        if tracks_otherwise || (speaks_otherwise && self.session.tracking.on) {
             self.server.follow_tracking(self.session, self.outbox);
         }
-        if self.session.proto != before.proto || self.session.subscriptions.left() != before.left {
-            self.outbox.cut_in(self.session.proto, before.mark, self.out);
+        if speaks_otherwise || self.session.subscriptions.left() != before.left {
+            self.outbox.cut_in(before.form, self.session.proto, before.mark, self.out);
         }
     }
 

@@ -112,6 +112,15 @@ impl<'a> Dispatch<'a> {
     }
 }
 
+/// Whether CLIENT CACHING YES is among the requests. The data requests are executed before the session's, so it holds
+/// for all of them: what is remembered needlessly is told needlessly, and no more.
+pub fn opts_in(batch: &Batch) -> bool {
+    let mut requests = entries(batch).zip(&batch.requests);
+    requests.any(|(entry, args)| {
+        entry.name == "client|caching" && args.as_args().at(2).eq_ignore_ascii_case(b"yes")
+    })
+}
+
 /// The rows of a batch's requests: they were found when the requests were queued, and rows don't change.
 fn entries(batch: &Batch) -> impl Iterator<Item = &'static Entry> {
     batch.requests.iter().filter_map(|args| resolve(args.as_args()).ok())

@@ -18,7 +18,8 @@ use crate::server::connection::Connection;
 use crate::server::dispatch::Step;
 use crate::server::pending::{Deferred, Pending};
 use crate::server::piece::propose;
-use crate::server::transaction::Plan;
+use crate::server::transaction::{Plan, opts_in};
+use crate::session::tracking::Scope;
 use crate::session::transaction::Batch;
 use crate::shard::Shard;
 use crate::shard::piece::{PieceReply, Step as PieceStep};
@@ -54,7 +55,10 @@ impl Connection {
             },
             Pending::Step(Step::ProposeAll, consumed) => self.propose_all(consumed).await,
             Pending::Step(Step::Execute(batch), _) => {
+                self.session.tracking.caching |=
+                    self.session.tracking.scope == Scope::OptIn && opts_in(&batch);
                 self.execute(&batch).await;
+                self.session.tracking.caching = false;
                 Deferred::Answered { consumed: 0 }
             }
             Pending::Step(Step::Wait(replicas, timeout), _) => {

@@ -8,6 +8,7 @@ use slotcast_wire::number::parse_i64;
 
 use crate::command::error::CommandError;
 use crate::session::clients::{Client, Profile};
+use crate::session::tracking::Scope;
 use crate::time::Millis;
 
 /// One line, its end included. Fields that mean nothing here (there are no databases, no file descriptor to show)
@@ -34,7 +35,7 @@ pub fn line(client: &Client, now: Millis) -> String {
         unsent,
         unparsed + unsent + queued,
         if profile.last_command.is_empty() { "NULL" } else { profile.last_command },
-        if profile.tracking { 0 } else { -1 },
+        profile.tracking.redirection(),
         profile.resp,
         profile.lib_name,
         profile.lib_version,
@@ -45,7 +46,9 @@ fn flags(profile: &Profile) -> String {
     let set = [
         (profile.multi >= 0, 'x'),
         (profile.is_subscriber(), 'P'),
-        (profile.tracking, 't'),
+        (profile.tracking.on, 't'),
+        (profile.redirect_broken, 'R'),
+        (profile.tracking.scope == Scope::Broadcast, 'B'),
         (profile.readonly, 'r'),
         (profile.no_evict, 'e'),
         (profile.no_touch, 'T'),

@@ -1,41 +1,66 @@
-//! CLIENT TRACKING and its kin: which invalidations the connection wants. The mode is the session's; the table of
-//! who remembers what is the tracking room's.
+//! CLIENT TRACKING and its kin: which invalidations the connection wants, and who is to get them. They only set the
+//! session's mode; who remembers what is the tracking room's.
 
 use slotcast_wire::args::Args;
-use slotcast_wire::reply::{Proto, Reply};
+use slotcast_wire::number::parse_i64;
+use slotcast_wire::reply::Reply;
 
 use crate::command::error::CommandError;
+use crate::session::Session;
 use crate::session::context::Context;
+use crate::session::tracking::{Scope, Tracking, Wanted};
 use crate::session::verdict::Verdict;
-use crate::session::{Session, Tracking};
 
-const NEEDS_RESP3: CommandError = CommandError::text(
-    "ERR Client tracking can be enabled only in RESP3 mode, since invalidations are pushed on the same connection: send HELLO 3 first",
-);
-
-/// CLIENT TRACKING ON|OFF [NOLOOP].
-pub fn tracking(
-    session: &mut Session,
-    _: &Context,
-    args: Args<'_>,
-    reply: &mut Reply<'_>,
-) -> Result<Verdict, CommandError> {
-    let mut wanted = Tracking { on: on_or_off(args.at(2))?, no_loop: false };
-    for option in args.from(3) {
-        match option.to_ascii_uppercase().as_slice() {
-            b"NOLOOP" => wanted.no_loop = true,
-            b"REDIRECT" | b"BCAST" | b"PREFIX" | b"OPTIN" | b"OPTOUT" => {
-                let option = String::from_utf8_lossy(option).to_uppercase();
-                let text = format!("ERR CLIENT TRACKING {option} is not supported yet: use the default mode");
-                return Err(CommandError(text.into()));
+/// Reads the options behind ON or OFF.
+fn options<'a>(context: &Context, args: Args<'a>) -> Result<Wanted<'a>, CommandError> {
+    let mut options = Wanted::default();
+    let mut at = 3;
+    while let Some(option) = args.get(at) {
+        at += 1;
+        match (option.to_ascii_lowercase().as_slice(), args.get(at)) {
+            (b"bcast", _) => options.broadcast = true,
+            (b"optin", _) => options.opt_in = true,
+            (b"optout", _) => options.opt_out = true,
+            (b"noloop", _) => options.no_loop = true,
+            (b"redirect", Some(id)) => {
+                if options.redirect != 0 {
+                    return Err(CommandError::text(
+                        "ERR A client can only redirect to a single other client",
+                    ));
+                }
+                options.redirect = redirect_target(context, id)?;
+                at += 1;
+            }
+            (b"prefix", Some(prefix)) => {
+                options.prefixes.push(prefix);
+                at += 1;
             }
             _ => return Err(CommandError::SYNTAX),
         }
     }
-    if wanted.on && session.proto != Proto::Resp3 {
-        return Err(NEEDS_RESP3);
-    }
-    session.track(if wanted.on { wanted } else { Tracking::default() });
+    Ok(options)
+}
+
+/// It has to be there now; it may go later.
+fn redirect_target(context: &Context, id: &[u8]) -> Result<u64, CommandError> {
+    let id = parse_i64(id).ok_or(CommandError::NOT_INTEGER)?;
+    let id = u64::try_from(id).ok().filter(|id| context.clients.contains(*id));
+    id.ok_or(CommandError::text("ERR The client ID you want redirect to does not exist"))
+}
+
+/// CLIENT TRACKING ON|OFF [REDIRECT id] [PREFIX prefix ...] [BCAST] [OPTIN] [OPTOUT] [NOLOOP].
+pub fn tracking(
+    session: &mut Session,
+    context: &Context,
+    args: Args<'_>,
+    reply: &mut Reply<'_>,
+) -> Result<Verdict, CommandError> {
+    let options = options(context, args)?;
+    let tracking = match on_or_off(args.at(2))? {
+        true => session.tracking.enabled(&options)?,
+        false => Tracking::default(),
+    };
+    session.track(tracking);
     reply.ok();
     Ok(Verdict::Tracking)
 }
@@ -47,19 +72,17 @@ pub fn tracking_state(
     _: Args<'_>,
     reply: &mut Reply<'_>,
 ) -> Result<Verdict, CommandError> {
-    let flags: &[&str] = match session.tracking {
-        Tracking { on: false, .. } => &["off"],
-        Tracking { no_loop: true, .. } => &["on", "noloop"],
-        Tracking { .. } => &["on"],
-    };
+    let broken = session.client.profile.lock().redirect_broken;
+    let flags: Vec<_> = session.tracking.flags(broken).collect();
     reply.map(3);
     reply.bulk(b"flags");
     reply.set(flags.len());
     flags.iter().for_each(|flag| reply.bulk(flag.as_bytes()));
     reply.bulk(b"redirect");
-    reply.integer(redirect(session));
+    reply.integer(session.tracking.redirection());
     reply.bulk(b"prefixes");
-    reply.array(0);
+    reply.array(session.tracking.prefixes.len());
+    session.tracking.prefixes.iter().for_each(|prefix| reply.bulk(prefix));
     Ok(Verdict::Replied)
 }
 
@@ -70,25 +93,34 @@ pub fn redirection(
     _: Args<'_>,
     reply: &mut Reply<'_>,
 ) -> Result<Verdict, CommandError> {
-    reply.integer(redirect(session));
+    reply.integer(session.tracking.redirection());
     Ok(Verdict::Replied)
 }
 
-/// -1: not tracking; 0: not redirected.
-fn redirect(session: &Session) -> i64 {
-    if session.tracking.on { 0 } else { -1 }
-}
-
-/// CLIENT CACHING: for the modes OPTIN and OPTOUT, which cannot be on.
+/// CLIENT CACHING YES|NO.
 pub fn caching(
-    _: &mut Session,
+    session: &mut Session,
     _: &Context,
-    _: Args<'_>,
-    _: &mut Reply<'_>,
+    args: Args<'_>,
+    reply: &mut Reply<'_>,
 ) -> Result<Verdict, CommandError> {
-    Err(CommandError::text(
-        "ERR CLIENT CACHING can be called only when the client is in tracking mode with OPTIN or OPTOUT mode enabled",
-    ))
+    let scope = session.tracking.scope;
+    let refused = match args.at(2).to_ascii_lowercase().as_slice() {
+        _ if !session.tracking.on => Some(
+            "ERR CLIENT CACHING can be called only when the client is in tracking mode with OPTIN or OPTOUT mode enabled",
+        ),
+        b"yes" => (scope != Scope::OptIn)
+            .then_some("ERR CLIENT CACHING YES is only valid when tracking is enabled in OPTIN mode."),
+        b"no" => (scope != Scope::OptOut)
+            .then_some("ERR CLIENT CACHING NO is only valid when tracking is enabled in OPTOUT mode."),
+        _ => return Err(CommandError::SYNTAX),
+    };
+    if let Some(why) = refused {
+        return Err(CommandError::text(why));
+    }
+    session.tracking.caching = true;
+    reply.ok();
+    Ok(Verdict::Replied)
 }
 
 /// Reads ON or OFF.

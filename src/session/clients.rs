@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use futures::task::AtomicWaker;
 use parking_lot::Mutex;
 
+use crate::session::tracking::Tracking;
 use crate::time::Millis;
 
 /// What other connections may know of one.
@@ -54,7 +55,9 @@ pub struct Profile {
     /// READONLY.
     pub readonly: bool,
     /// CLIENT TRACKING.
-    pub tracking: bool,
+    pub tracking: Tracking,
+    /// The connection that its invalidations were redirected to is gone.
+    pub redirect_broken: bool,
     /// Channels, patterns and shard channels it subscribes to.
     pub subscriptions: [usize; 3],
     /// CLIENT NO-EVICT.
@@ -122,7 +125,7 @@ impl Client {
             return Some("its replies exceed the soft client-output-buffer-limit");
         }
         let profile = self.profile.lock();
-        let listens = profile.tracking || profile.is_subscriber();
+        let listens = profile.tracking.on || profile.is_subscriber();
         (patience.idle > 0 && idle >= patience.idle && !listens)
             .then_some("it is idle for longer than timeout")
     }
@@ -160,6 +163,11 @@ impl Clients {
     /// Forgets a connection that has closed.
     pub fn forget(&self, id: u64) {
         self.all.lock().remove(&id);
+    }
+
+    /// Whether there is one with this id.
+    pub fn contains(&self, id: u64) -> bool {
+        self.all.lock().contains_key(&id)
     }
 
     /// All of them, by id.

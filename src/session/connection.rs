@@ -8,9 +8,10 @@ use crate::command::error::CommandError;
 use crate::command::spec::Flags;
 use crate::session::context::Context;
 use crate::session::row::Row;
+use crate::session::tracking::Tracking;
 use crate::session::transaction::Transaction;
 use crate::session::verdict::Verdict;
-use crate::session::{CLUSTER_DISABLED, REDIS_VERSION, Replies, Session, Tracking, client, pubsub};
+use crate::session::{CLUSTER_DISABLED, REDIS_VERSION, Replies, Session, client, pubsub};
 
 /// Flags of commands that work before and without everything else.
 const FIRST: Flags = Flags::NOSCRIPT
@@ -80,19 +81,13 @@ fn hello(
     if let Some(name) = asked.name {
         session.client.profile.lock().name = name;
     }
-    let mut verdict = Verdict::Replied;
     if let Some(proto) = asked.proto {
         session.speak(proto);
-        if proto == Proto::Resp2 && session.tracking.on {
-            // Without pushes there is no way to tell it.
-            session.track(Tracking::default());
-            verdict = Verdict::Tracking;
-        }
     }
     let mut frames = Vec::with_capacity(160);
     describe(session, context, &mut Reply::new(&mut frames, session.proto));
     reply.raw(&frames);
-    Ok(verdict)
+    Ok(Verdict::Replied)
 }
 
 fn parse_hello(args: Args<'_>) -> Result<Hello<'_>, CommandError> {

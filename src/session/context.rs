@@ -17,6 +17,7 @@ use crate::session::saves::Saves;
 use crate::time::{Clock, Millis};
 use crate::topology::view::View;
 use crate::tracking::rings::Rings;
+use crate::tracking::table::Table;
 
 /// The node around a session.
 pub struct Context {
@@ -36,6 +37,8 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// Who subscribes to what.
     pub subscribers: Arc<Registry>,
+    /// The keys that caching clients may hold.
+    pub tracked: Arc<Table>,
     /// Saving at clients' request.
     pub saves: Saves,
     /// The keyspaces of the shards with a copy here; in single-node mode one, of shard 1.

@@ -22,6 +22,7 @@ pub mod row;
 pub mod saves;
 pub mod server;
 pub mod table;
+pub mod tracking;
 pub mod transaction;
 pub mod verdict;
 
@@ -33,7 +34,9 @@ use crate::command::error::CommandError;
 use crate::pubsub::registry::Kind;
 use crate::pubsub::subscriptions::Subscriptions;
 use crate::session::clients::Client;
+use crate::session::tracking::Tracking;
 use crate::session::transaction::Transaction;
+use crate::tracking::backlog::Form;
 
 /// The Redis version that HELLO and INFO name. Clients switch features on by it (redis-py caches from 7.4 on), so it
 /// is the newest whose connection-level features are here; `slotcast_version` in INFO is our own.
@@ -61,6 +64,7 @@ pub struct Session {
     pub transaction: Transaction,
     /// CLIENT TRACKING.
     pub tracking: Tracking,
+    tracking_changes: u64,
     /// SUBSCRIBE and its kin.
     pub subscriptions: Subscriptions,
     /// CLIENT NO-TOUCH: its reads don't count as uses.
@@ -97,15 +101,6 @@ impl Replies {
     }
 }
 
-/// The connection's tracking mode (CLIENT TRACKING).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tracking {
-    /// Keys it reads are remembered, and it is told when they change.
-    pub on: bool,
-    /// It is not told of its own changes (NOLOOP).
-    pub no_loop: bool,
-}
-
 impl Session {
     /// The state a connection begins with.
     pub fn new(client: Arc<Client>, authenticated: bool) -> Self {
@@ -118,6 +113,7 @@ impl Session {
             replies: Replies::On,
             transaction: Transaction::default(),
             tracking: Tracking::default(),
+            tracking_changes: 0,
             subscriptions: Subscriptions::default(),
             no_touch: false,
             last_command: "",
@@ -158,6 +154,15 @@ impl Session {
         self.client.profile.lock().resp = if proto == Proto::Resp3 { 3 } else { 2 };
     }
 
+    /// How it can be told what it has not asked for.
+    pub fn push_form(&self) -> Form {
+        match self.proto {
+            Proto::Resp3 => Form::Push,
+            Proto::Resp2 if self.subscriptions.is_empty() => Form::Nothing,
+            Proto::Resp2 => Form::Message,
+        }
+    }
+
     /// READONLY and READWRITE.
     pub fn accept_replicas(&mut self, readonly: bool) {
         self.readonly = readonly;
@@ -166,8 +171,15 @@ impl Session {
 
     /// Changes the tracking mode; the tracking table follows by `Verdict::Tracking`.
     pub fn track(&mut self, tracking: Tracking) {
+        let mut profile = self.client.profile.lock();
+        (profile.tracking, profile.redirect_broken) = (tracking.clone(), false);
         self.tracking = tracking;
-        self.client.profile.lock().tracking = tracking.on;
+        self.tracking_changes += 1;
+    }
+
+    /// How often the tracking mode was set.
+    pub fn tracking_changes(&self) -> u64 {
+        self.tracking_changes
     }
 
     /// Shows the others how many subscriptions it has.
@@ -190,7 +202,7 @@ impl Session {
         self.authenticated
             && !self.asking
             && self.replies == Replies::On
-            && !self.tracking.on
+            && !self.tracking.caching
             && !self.transaction.is_open()
             && !self.is_confined()
     }

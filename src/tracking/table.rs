@@ -2,7 +2,8 @@
 //!
 //! One notice a key: a key that changes leaves the table, and the connection has to read it again to be told again
 //! (as Redis defines it). A connection that has gone is not searched for: its id means nothing any more and goes
-//! with the key. Beyond its limit the table lets a key go and tells its readers, as if it had changed.
+//! with the key, or when the key's readers are too many. Beyond its limits the table lets keys go and tells their
+//! readers, as if they had changed.
 
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -11,12 +12,44 @@ use hashbrown::HashMap;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
+use crate::id::GroupId;
+
 /// The readers of a key.
 pub type Readers = SmallVec<[u64; 2]>;
 
 const STRIPES: usize = 256;
 
-type Stripe = HashMap<Box<[u8]>, Readers, foldhash::fast::RandomState>;
+/// Bytes that a key may take on average, its readers included: the table's limit in bytes is this times its limit in
+/// keys, so that long keys or keys with thousands of readers don't take memory without bound.
+const BYTES_A_KEY: usize = 512;
+/// What an entry takes besides its key's bytes and its readers beyond the first two.
+const ENTRY_BYTES: usize = 72;
+/// Keys let go for one that comes, at most: enough to reach a limit that was lowered, little enough for a read.
+const LET_GO_AT_ONCE: usize = 4;
+/// From this many readers on, those who have gone are looked for when there is no room for one more.
+const MANY_READERS: usize = 16;
+
+struct Entry {
+    /// The shard whose copy has been read.
+    shard: GroupId,
+    /// Ascending.
+    readers: Readers,
+}
+
+impl Entry {
+    fn bytes(&self, key: &[u8]) -> usize {
+        ENTRY_BYTES + key.len() + self.readers.len() * size_of::<u64>()
+    }
+}
+
+/// The keys with one hash modulo [`STRIPES`], under a lock of their own.
+#[derive(Default)]
+struct Stripe {
+    entries: HashMap<Box<[u8]>, Entry, foldhash::fast::RandomState>,
+    /// Keys, each counted once for every reader.
+    items: usize,
+    bytes: usize,
+}
 
 /// See the module's documentation.
 pub struct Table {
@@ -33,24 +66,63 @@ impl Default for Table {
     }
 }
 
+/// Keys that were let go, with those to tell.
+pub type LetGo = SmallVec<[(Box<[u8]>, Readers); 1]>;
+
 impl Table {
-    /// Notes that `reader` has read `key`. If there are more than `limit` keys then, some other key is let go and
-    /// returned: its readers are to be told.
-    pub fn remember(&self, reader: u64, key: &[u8], limit: usize) -> Option<(Box<[u8]>, Readers)> {
-        let mut stripe = self.stripe(key).lock();
-        if let Some(readers) = stripe.get_mut(key) {
-            if !readers.contains(&reader) {
-                readers.push(reader);
+    /// Notes that `reader` has read `key` in a copy of `shard`. `limit`: keys the table may hold; those it lets go
+    /// instead come back. `is_there` tells whether a reader has not gone.
+    pub fn remember(
+        &self,
+        (shard, key): (GroupId, &[u8]),
+        reader: u64,
+        limit: usize,
+        is_there: impl Fn(u64) -> bool,
+    ) -> LetGo {
+        let mut guard = self.stripe(key).lock();
+        let stripe = &mut *guard;
+        match stripe.entries.get_mut(key) {
+            Some(entry) => {
+                let Err(mut at) = entry.readers.binary_search(&reader) else { return LetGo::new() };
+                let (bytes, count) = (entry.bytes(key), entry.readers.len());
+                if count >= MANY_READERS && count == entry.readers.capacity() {
+                    // A key that nobody changes is read by connections that come and go.
+                    entry.readers.retain(|other| is_there(*other));
+                    at = entry.readers.partition_point(|other| *other < reader);
+                }
+                entry.readers.insert(at, reader);
+                stripe.items = stripe.items + entry.readers.len() - count;
+                stripe.bytes = stripe.bytes + entry.bytes(key) - bytes;
             }
-            return None;
+            None => {
+                let entry = Entry { shard, readers: SmallVec::from_slice(&[reader]) };
+                stripe.items += 1;
+                stripe.bytes += entry.bytes(key);
+                stripe.entries.insert(key.into(), entry);
+                self.keys.fetch_add(1, Relaxed);
+            }
         }
-        stripe.insert(key.into(), SmallVec::from_slice(&[reader]));
-        if self.keys.fetch_add(1, Relaxed) < limit {
-            return None;
+        self.let_go(stripe, key, limit)
+    }
+
+    /// Lets keys of a stripe go, but this one, while there are more than the limits allow.
+    fn let_go(&self, stripe: &mut Stripe, but: &[u8], limit: usize) -> LetGo {
+        let most_bytes = (limit.saturating_mul(BYTES_A_KEY) / STRIPES).max(BYTES_A_KEY);
+        let mut gone = LetGo::new();
+        while gone.len() < LET_GO_AT_ONCE && (self.len() > limit || stripe.bytes > most_bytes) {
+            let other = stripe.entries.keys().find(|other| ***other != *but).cloned();
+            let Some(found) = other.and_then(|other| self.remove(stripe, &other)) else { break };
+            gone.push(found);
         }
-        let other = stripe.keys().find(|other| ***other != *key).cloned()?;
+        gone
+    }
+
+    fn remove(&self, stripe: &mut Stripe, key: &[u8]) -> Option<(Box<[u8]>, Readers)> {
+        let (key, entry) = stripe.entries.remove_entry(key)?;
+        stripe.items -= entry.readers.len();
+        stripe.bytes -= entry.bytes(&key);
         self.keys.fetch_sub(1, Relaxed);
-        stripe.remove_entry(&other)
+        Some((key, entry.readers))
     }
 
     /// Takes a key's readers out: they are to be told.
@@ -58,16 +130,24 @@ impl Table {
         if self.is_empty() {
             return None;
         }
-        let readers = self.stripe(key).lock().remove(key)?;
-        self.keys.fetch_sub(1, Relaxed);
-        Some(readers)
+        self.remove(&mut self.stripe(key).lock(), key).map(|(_, readers)| readers)
     }
 
-    /// Forgets everything: everybody is to be told.
-    pub fn clear(&self) {
+    /// Takes out the keys that are meant, with their readers, who are to be told by `tell`.
+    pub fn take_all(&self, is_meant: impl Fn(GroupId, &[u8]) -> bool, mut tell: impl FnMut(&[u8], &[u64])) {
         for stripe in &self.stripes {
-            let gone = std::mem::take(&mut *stripe.lock());
-            self.keys.fetch_sub(gone.len(), Relaxed);
+            // Told behind the lock: whoever is told may be looked up under another one.
+            let taken: Vec<_> = {
+                let mut guard = stripe.lock();
+                let stripe = &mut *guard;
+                let taken: Vec<_> =
+                    stripe.entries.extract_if(|key, entry| is_meant(entry.shard, key)).collect();
+                stripe.items -= taken.iter().map(|(_, entry)| entry.readers.len()).sum::<usize>();
+                stripe.bytes -= taken.iter().map(|(key, entry)| entry.bytes(key)).sum::<usize>();
+                self.keys.fetch_sub(taken.len(), Relaxed);
+                taken
+            };
+            taken.iter().for_each(|(key, entry)| tell(key, &entry.readers));
         }
     }
 
@@ -81,6 +161,11 @@ impl Table {
         self.len() == 0
     }
 
+    /// Number of keys, each counted once for every reader.
+    pub fn items(&self) -> usize {
+        self.stripes.iter().map(|stripe| stripe.lock().items).sum()
+    }
+
     fn stripe(&self, key: &[u8]) -> &Mutex<Stripe> {
         &self.stripes[self.hasher.hash_one(key) as usize % STRIPES]
     }
@@ -90,14 +175,43 @@ impl Table {
 mod tests {
     use super::*;
 
+    const SHARD: GroupId = GroupId(1);
+
+    fn remember(table: &Table, reader: u64, key: &str, limit: usize) -> Vec<(Box<[u8]>, Readers)> {
+        table.remember((SHARD, key.as_bytes()), reader, limit, |_| true).into_vec()
+    }
+
+    /// The totals, counted anew.
+    fn counted(table: &Table) -> (usize, usize, usize) {
+        let mut totals = (0, 0, 0);
+        for stripe in &table.stripes {
+            for (key, entry) in &stripe.lock().entries {
+                totals.0 += 1;
+                totals.1 += entry.readers.len();
+                totals.2 += entry.bytes(key);
+            }
+        }
+        totals
+    }
+
+    fn bytes(table: &Table) -> usize {
+        table.stripes.iter().map(|stripe| stripe.lock().bytes).sum()
+    }
+
+    fn totals(table: &Table) -> (usize, usize, usize) {
+        (table.len(), table.items(), bytes(table))
+    }
+
     #[test]
     fn a_change_is_told_once_to_each_reader() {
         let table = Table::default();
-        table.remember(1, b"k", 10);
-        table.remember(2, b"k", 10);
-        table.remember(1, b"k", 10);
+        for reader in [1, 2, 1] {
+            remember(&table, reader, "k", 10);
+        }
+        assert_eq!((table.len(), table.items()), (1, 2));
         assert_eq!(table.take(b"k").as_deref(), Some(&[1, 2][..]));
         assert_eq!(table.take(b"k"), None);
+        assert_eq!(totals(&table), (0, 0, 0));
     }
 
     #[test]
@@ -105,7 +219,7 @@ mod tests {
         let table = Table::default();
         let mut told = 0;
         for n in 0..10_000 {
-            if let Some((key, readers)) = table.remember(7, format!("key:{n}").as_bytes(), 1_000) {
+            for (key, readers) in remember(&table, 7, &format!("key:{n}"), 1_000) {
                 assert_ne!(*key, *format!("key:{n}").as_bytes());
                 assert_eq!(readers.as_slice(), [7]);
                 told += 1;
@@ -113,14 +227,55 @@ mod tests {
         }
         assert_eq!(table.len() + told, 10_000);
         assert!(table.len() <= 1_000 + STRIPES);
+        assert_eq!(totals(&table), counted(&table));
     }
 
     #[test]
-    fn clearing_forgets_all() {
+    fn a_limit_that_was_lowered_is_reached() {
         let table = Table::default();
-        table.remember(1, b"a", 10);
-        table.remember(1, b"b", 10);
-        table.clear();
-        assert!(table.is_empty());
+        (0..10_000).for_each(|n| drop(remember(&table, 7, &format!("key:{n}"), 10_000)));
+        (0..10_000).for_each(|n| drop(remember(&table, 7, &format!("other:{n}"), 1_000)));
+        assert!(table.len() <= 1_000 + STRIPES, "{}", table.len());
+    }
+
+    #[test]
+    fn long_keys_and_many_readers_count_for_more() {
+        let table = Table::default();
+        let long = "x".repeat(100_000);
+        (0..1_000).for_each(|n| drop(remember(&table, 7, &format!("{long}{n}"), 10_000)));
+        assert!(bytes(&table) <= STRIPES * 2 * 100_100, "{}", bytes(&table));
+        let table = Table::default();
+        for reader in 0..500 {
+            (0..1_000).for_each(|n| drop(remember(&table, reader, &format!("key:{n}"), 1_000)));
+        }
+        assert!(table.items() * 8 <= 1_000 * BYTES_A_KEY + STRIPES * 16_000, "{}", table.items());
+        assert_eq!(totals(&table), counted(&table));
+    }
+
+    #[test]
+    fn readers_who_have_gone_do_not_pile_up_at_a_key_that_never_changes() {
+        let table = Table::default();
+        for reader in 0..100_000 {
+            table.remember((SHARD, b"k"), reader, 10, |other| other + 5 > reader);
+        }
+        assert!(table.items() < 100, "{}", table.items());
+        assert_eq!(totals(&table), counted(&table));
+        assert!(table.take(b"k").is_some_and(|readers| readers.ends_with(&[99_998, 99_999])));
+    }
+
+    #[test]
+    fn keys_that_are_meant_are_taken_with_their_readers() {
+        let table = Table::default();
+        table.remember((GroupId(1), b"a"), 1, 10, |_| true);
+        table.remember((GroupId(2), b"b"), 1, 10, |_| true);
+        table.remember((GroupId(2), b"b"), 2, 10, |_| true);
+        let mut told = Vec::new();
+        table.take_all(
+            |shard, _| shard == GroupId(2),
+            |key, readers| told.push((key.to_vec(), readers.to_vec())),
+        );
+        assert_eq!(told, [(b"b".to_vec(), vec![1, 2])]);
+        assert_eq!(table.len(), 1);
+        assert_eq!(totals(&table), counted(&table));
     }
 }

@@ -1,4 +1,4 @@
-//! CLIENT TRACKING, default mode: what a caching client relies on.
+//! CLIENT TRACKING: what a caching client relies on. Who is told of what is in the script (`script.rs`).
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -142,4 +142,107 @@ fn no_cache_keeps_a_stale_value_whatever_the_threads_do() {
             }
         }
     });
+}
+
+/// Sends many requests at once and takes their replies.
+fn ask_all(client: &mut Client, requests: impl Iterator<Item = String>) {
+    let requests: Vec<String> = requests.collect();
+    for some in requests.chunks(1_000) {
+        let bytes: Vec<u8> = some.iter().flat_map(|line| format!("{line}\r\n").into_bytes()).collect();
+        client.send(&bytes);
+        for _ in some {
+            while matches!(client.next().expect("a reply"), Frame::Push(_)) {}
+        }
+    }
+}
+
+/// What CLIENT LIST says a connection takes: pushes that wait, and all.
+fn memory_of(node: &Node, id: &str) -> (usize, usize) {
+    let list = node.connect().ask(&format!("CLIENT LIST ID {id}"));
+    let field = |name: &str| {
+        let found = list.split(' ').find_map(|field| field.strip_prefix(name));
+        found.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{name} in {list}"))
+    };
+    (field("omem="), field("tot-mem="))
+}
+
+fn id_of(client: &mut Client) -> String {
+    client.ask("CLIENT ID").rsplit(' ').next().expect("an id").to_owned()
+}
+
+const MIB: usize = 1 << 20;
+
+#[test]
+fn a_client_that_does_not_read_what_it_is_told_costs_little_and_learns_that_all_may_have_changed() {
+    const KEYS: usize = 40_000;
+    let key = |n: usize| format!("{n:0500}");
+    let node = Node::start(&["--client-output-buffer-limit", "normal 0 0 0"]);
+    let mut writer = node.connect();
+    ask_all(&mut writer, (0..KEYS).map(|n| format!("SET {} 1", key(n))));
+    let mut reads = tracking(&node, "");
+    ask_all(&mut reads, (0..KEYS).map(|n| format!("GET {}", key(n))));
+    let mut told_instead = tracking(&node, "");
+    let target = id_of(&mut told_instead);
+    let mut redirects = tracking(&node, &format!(" REDIRECT {target} BCAST PREFIX 00"));
+    let mut broadcast = tracking(&node, " BCAST");
+    let ids = [id_of(&mut reads), target, id_of(&mut broadcast)];
+    let before = node.resident();
+    let mut largest = 0;
+    for round in 0..3 {
+        ask_all(&mut writer, (0..KEYS).map(|n| format!("SET {} {round}", key(n))));
+        largest = largest.max(node.resident());
+        for id in &ids {
+            let (waits, all) = memory_of(&node, id);
+            assert!(waits <= all && all <= 8 * MIB, "{waits} and {all} bytes for connection {id}");
+        }
+    }
+    // Two connections that would have taken 60 MB each, and one that would have taken 20 MB; and all the memory
+    // that writing so much takes for a moment.
+    assert!(largest < before + 2 * 8 * MIB + 16 * MIB, "{before} bytes before, {largest} at most");
+    for client in [&mut reads, &mut told_instead, &mut broadcast] {
+        let everything = std::iter::from_fn(|| client.next()).find(|push| invalidated(push).is_none());
+        assert!(everything.is_some(), "a push that says that everything may have changed");
+        assert_eq!(client.ask("PING"), "PONG");
+    }
+    assert_eq!(redirects.ask("PING"), "PONG", "the source is told nothing itself");
+}
+
+#[test]
+fn a_key_that_the_table_lets_go_is_told_to_its_readers() {
+    let node = Node::start(&["--tracking-table-max-keys", "1000"]);
+    let mut cache = Cache { client: tracking(&node, ""), held: HashMap::new() };
+    for n in 0..5_000 {
+        cache.read(&format!("key:{n}"));
+    }
+    cache.settle();
+    let total = |what: &str| {
+        let info = node.connect().ask("INFO stats");
+        let value = info
+            .split_once(what)
+            .and_then(|(_, rest)| rest.split(['\r', '\n', '\\']).next().map(str::to_owned));
+        value.and_then(|value| value.parse::<usize>().ok()).expect("a figure")
+    };
+    let (keys, items) = (total("tracking_total_keys:"), total("tracking_total_items:"));
+    assert!(keys < 1_500, "{keys} keys are remembered");
+    assert_eq!((cache.held.len(), items), (keys, keys), "what is not remembered is not held either");
+}
+
+#[test]
+fn keys_that_are_evicted_are_told() {
+    let node = Node::start(&["--maxmemory", "4mb", "--maxmemory-policy", "allkeys-lru"]);
+    let mut cache = Cache { client: tracking(&node, ""), held: HashMap::new() };
+    let mut writer = node.connect();
+    let value = "x".repeat(1_000);
+    for n in 0..1_000 {
+        writer.ask(&format!("SET key:{n} {value}"));
+        cache.read(&format!("key:{n}"));
+    }
+    for n in 0..5_000 {
+        writer.ask(&format!("SET other:{n} {value}"));
+    }
+    cache.settle();
+    let stale: Vec<_> =
+        cache.held.iter().filter(|(key, held)| writer.ask(&format!("GET {key}")) != **held).collect();
+    assert_eq!(stale.len(), 0, "{:?}", stale.first());
+    assert!(cache.held.len() < 900, "{} keys are still held", cache.held.len());
 }

@@ -21,6 +21,7 @@ use slotcast::node::hosted::Hosted;
 use slotcast::server::invalidation::Invalidation;
 use slotcast::server::outbox::Outbox;
 use slotcast::session::clients::Clients;
+use slotcast::session::tracking::Tracking;
 use slotcast::shard::Shard;
 use slotcast::shard::observer::Observer;
 use slotcast::shard::piece::{Piece, PieceReply, Step};
@@ -28,6 +29,7 @@ use slotcast::shard::proposal::{put_request, put_transaction};
 use slotcast::shard::unit::{Occasion, Resolved};
 use slotcast::topology::route::{Route, route};
 use slotcast::topology::view::View;
+use slotcast::tracking::backlog::Form;
 use slotcast_wire::args::OwnedArgs;
 use slotcast_wire::frame::{Frame, FrameDecoder};
 use slotcast_wire::redirect::Redirect;
@@ -128,7 +130,9 @@ pub async fn serve(
     let nowhere = ([127, 0, 0, 1], 0).into();
     let client = server.clients.register(nowhere, nowhere, 0);
     let outbox = Arc::new(Outbox::new(client.clone()));
-    server.invalidation.listen(client.id, outbox.clone(), false);
+    server
+        .invalidation
+        .follow(&outbox, &Tracking { on: true, ..Tracking::default() }, Proto::Resp3, |_| None);
     let mut connection = Connection {
         server: server.clone(),
         author: client.id,
@@ -151,7 +155,7 @@ pub async fn serve(
         let _ = messages.send(answer);
         connection.push(&messages);
     }
-    server.invalidation.forget(client.id);
+    server.invalidation.close(client.id);
     server.clients.forget(client.id);
 }
 
@@ -159,7 +163,7 @@ impl Connection {
     /// Sends the pushes that have gathered.
     fn push(&self, messages: &UnboundedSender<Message>) {
         let mut bytes = Vec::new();
-        self.outbox.drain(&mut bytes);
+        self.outbox.drain(Form::Push, &mut bytes);
         for frame in frames(&bytes) {
             let Frame::Push(elements) = frame else { continue };
             match elements.get(1) {
@@ -254,9 +258,9 @@ impl Connection {
         }
         self.stall().await;
         if late {
-            requests
-                .iter()
-                .for_each(|request| self.server.invalidation.remember(self.author, request.as_args().at(1)));
+            requests.iter().for_each(|request| {
+                self.server.invalidation.remember(shard.id, self.author, request.as_args().at(1))
+            });
         }
         match self.is_current(shard, leased) {
             true => Halt::Answer(Message::Replies(frames(&bytes))),

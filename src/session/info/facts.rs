@@ -1,12 +1,15 @@
 //! The figures INFO prints, collected at one go. They are read one after another, so together they are no one moment.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use crate::config::setting::{Choice, Live};
 use crate::pubsub::registry::Kind;
+use crate::session::clients::Client;
 use crate::session::context::Context;
 use crate::session::info::vitals::Vitals;
 use crate::session::saves::Status;
+use crate::session::tracking::Tracking;
 use crate::topology::view::View;
 
 /// See the module. Sizes in bytes.
@@ -26,6 +29,9 @@ pub struct Facts {
     pub channels: usize,
     pub patterns: usize,
     pub shard_channels: usize,
+    pub tracked_keys: usize,
+    pub tracked_items: usize,
+    pub tracked_prefixes: usize,
     pub max_clients: usize,
     pub memory: u64,
     pub max_memory: u64,
@@ -64,7 +70,6 @@ impl Facts {
             now_micros,
             uptime_seconds: (now_micros / 1000).saturating_sub(context.started) / 1000,
             clients: clients.len(),
-            tracking_clients: clients.iter().filter(|client| client.profile.lock().tracking).count(),
             pubsub_clients: clients.iter().filter(|client| client.profile.lock().is_subscriber()).count(),
             channels: context.subscribers.count(Kind::Channel),
             patterns: context.subscribers.count(Kind::Pattern),
@@ -77,6 +82,17 @@ impl Facts {
         .with_settings(&live)
         .with_keys(context)
         .with_counters(context)
+        .with_tracking(context, &clients)
+    }
+
+    fn with_tracking(mut self, context: &Context, clients: &[Arc<Client>]) -> Self {
+        let modes = clients.iter().map(|client| client.profile.lock().tracking.clone());
+        let modes: Vec<Tracking> = modes.filter(|tracking| tracking.on).collect();
+        self.tracking_clients = modes.len();
+        let prefixes: BTreeSet<_> = modes.iter().flat_map(|tracking| &tracking.prefixes).collect();
+        self.tracked_prefixes = prefixes.len();
+        (self.tracked_keys, self.tracked_items) = (context.tracked.len(), context.tracked.items());
+        self
     }
 
     fn with_settings(mut self, live: &Live) -> Self {

@@ -105,6 +105,9 @@ fn stats(facts: &Facts) -> Vec<(String, String)> {
         "pubsub_patterns": facts.patterns,
         "pubsubshard_channels": facts.shard_channels,
         "pubsub_dropped_messages": facts.dropped_messages,
+        "tracking_total_keys": facts.tracked_keys,
+        "tracking_total_items": facts.tracked_items,
+        "tracking_total_prefixes": facts.tracked_prefixes,
         "client_output_buffer_limit_disconnections": facts.output_limit_disconnections,
         "total_error_replies": facts.error_replies,
     }
