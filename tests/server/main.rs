@@ -8,6 +8,7 @@ mod input;
 mod limits;
 mod node;
 mod pubsub;
+mod script;
 mod signals;
 mod tracking;
 mod transactions;

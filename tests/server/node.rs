@@ -55,10 +55,7 @@ impl Node {
     }
 
     pub fn connect(&self) -> Client {
-        let stream = TcpStream::connect(("127.0.0.1", self.port)).expect("a connection");
-        stream.set_read_timeout(Some(LIMIT)).expect("a timeout");
-        stream.set_nodelay(true).expect("no delay");
-        Client { stream, decoder: FrameDecoder::default(), unread: Vec::new() }
+        connect(self.port)
     }
 
     /// Bytes of memory the process holds.
@@ -73,6 +70,14 @@ impl Drop for Node {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Connects to a server on this machine.
+pub fn connect(port: u16) -> Client {
+    let stream = TcpStream::connect(("127.0.0.1", port)).expect("a connection");
+    stream.set_read_timeout(Some(LIMIT)).expect("a timeout");
+    stream.set_nodelay(true).expect("no delay");
+    Client { stream, decoder: FrameDecoder::default(), unread: Vec::new() }
 }
 
 /// A connection.
