@@ -60,7 +60,7 @@ impl Observer for Listening {
 
     fn looked_up(&self, _lookups: Lookups) {}
 
-    fn remember(&self, _shard: GroupId, _reader: u64, _key: &[u8]) {}
+    fn remember(&self, _reader: u64, _key: &[u8]) {}
 }
 
 fn entry(keys: impl Iterator<Item = usize>) -> Bytes {

@@ -83,7 +83,7 @@ impl CutOff {
                 warn!(
                     "{group}: no leader for {limit:?}; caches that track keys here are told to drop everything"
                 );
-                server.invalidation.flush();
+                server.invalidation.forget_shard(*group);
             }
         }
     }

@@ -67,12 +67,13 @@ impl Node {
         let signals = Signals::watch()?;
         let listeners = listen(&config).map_err(|error| format!("cannot listen: {error}"))?;
         let metrics = Arc::new(Metrics::default());
-        let invalidation = Arc::new(Invalidation::new(config.clone(), metrics.clone()));
+        let invalidation = Arc::new(Invalidation::new(config.clone()));
         let (publisher, outgoing) =
             Publisher::new(config.clone(), metrics.clone(), config.startup.cluster_enabled);
         let publisher = Arc::new(publisher);
         let rings = Arc::new(Rings::default());
-        let hosted = Hosted::new(observers(&config, &invalidation, &rings), Clock::System, rand::random());
+        let observers = observers(&config, &metrics, &invalidation, &rings);
+        let hosted = Hosted::new(observers, Clock::System, rand::random());
         let cluster = match outgoing {
             Some(outgoing) => {
                 let (cluster, inbox) = ClusterThread::start(&config, &hosted, &metrics, outgoing).await?;
@@ -129,9 +130,18 @@ fn listen(config: &Config) -> io::Result<Vec<TcpListener>> {
 }
 
 /// What each copy of a shard tells.
-fn observers(config: &Arc<Config>, invalidation: &Arc<Invalidation>, rings: &Arc<Rings>) -> Observers {
-    let (config, invalidation, rings) = (config.clone(), invalidation.clone(), rings.clone());
-    Arc::new(move |shard| Arc::new(Observed::new(config.clone(), invalidation.clone(), rings.clone(), shard)))
+fn observers(
+    config: &Arc<Config>,
+    metrics: &Arc<Metrics>,
+    invalidation: &Arc<Invalidation>,
+    rings: &Arc<Rings>,
+) -> Observers {
+    let (config, metrics) = (config.clone(), metrics.clone());
+    let (invalidation, rings) = (invalidation.clone(), rings.clone());
+    let observed = move |shard| {
+        Observed::new(config.clone(), metrics.clone(), invalidation.clone(), rings.clone(), shard)
+    };
+    Arc::new(move |shard| Arc::new(observed(shard)))
 }
 
 /// What is there before the connections are.

@@ -13,15 +13,13 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use hashbrown::HashMap;
 use parking_lot::RwLock;
 use slotcast_wire::reply::Proto;
+use slotcast_wire::slot::slot_of;
 
 use crate::config::Config;
 use crate::id::GroupId;
-use crate::keyspace::effect::{Change, Effect};
-use crate::keyspace::locked::Lookups;
-use crate::metrics::Metrics;
+use crate::keyspace::effect::Effect;
 use crate::server::outbox::Outbox;
 use crate::session::tracking::{Scope, Tracking};
-use crate::shard::observer::Observer;
 use crate::tracking::prefixes::Prefixes;
 use crate::tracking::table::Table;
 
@@ -89,7 +87,6 @@ impl Listeners {
 /// See the module's documentation.
 pub struct Invalidation {
     config: Arc<Config>,
-    metrics: Arc<Metrics>,
     table: Arc<Table>,
     listeners: RwLock<Listeners>,
     count: AtomicUsize,
@@ -98,10 +95,9 @@ pub struct Invalidation {
 
 impl Invalidation {
     /// Nobody listens yet.
-    pub fn new(config: Arc<Config>, metrics: Arc<Metrics>) -> Self {
+    pub fn new(config: Arc<Config>) -> Self {
         Self {
             config,
-            metrics,
             table: Arc::default(),
             listeners: RwLock::default(),
             count: AtomicUsize::new(0),
@@ -159,12 +155,72 @@ impl Invalidation {
         self.broadcasts.store(!listeners.broadcast.is_empty(), Ordering::SeqCst);
     }
 
-    /// Tells every connection to drop everything: what it holds can no longer be vouched for.
-    pub fn flush(&self) {
+    /// Whether anybody wants to hear of changes.
+    pub fn is_listening(&self) -> bool {
+        self.count.load(Ordering::SeqCst) > 0
+    }
+
+    /// What has changed in this node's copy of a shard, under the locks of the slots concerned. `author` as in
+    /// `shard::observer`.
+    pub fn observe(&self, shard: GroupId, author: Option<u64>, effects: &[Effect]) {
+        for effect in effects {
+            match effect {
+                Effect::Flushed if !self.config.startup.cluster_enabled => self.forget_all(),
+                Effect::Flushed => self.forget_shard(shard),
+                Effect::Key { key, .. } => {
+                    if let Some(readers) = self.table.take(key) {
+                        self.tell(&readers, key, author);
+                    }
+                }
+            }
+        }
+        if self.broadcasts.load(Ordering::SeqCst) {
+            self.broadcast(author, effects);
+        }
+    }
+
+    /// A connection has read this key in the copy of a shard, under the lock of its slot, and wants to hear of its
+    /// next change.
+    pub fn remember(&self, shard: GroupId, reader: u64, key: &[u8]) {
+        let limit = match self.config.live().tracking_table_max_keys {
+            0 => usize::MAX,
+            limit => limit,
+        };
+        // Asked for with a stripe locked: it must not wait for the listeners.
+        let is_there =
+            |id| self.listeners.try_read().is_none_or(|listeners| listeners.by_id.contains_key(&id));
+        for (key, readers) in self.table.remember((shard, key), reader, limit, is_there) {
+            self.tell(&readers, &key, None);
+        }
+    }
+
+    /// Tells every connection to drop everything (FLUSHALL).
+    fn forget_all(&self) {
         self.table.take_all(|_, _| true, |_, _| {});
         for listener in self.listeners.read().by_id.values() {
             listener.hear(None, Outbox::invalidate_all);
         }
+    }
+
+    /// What this node's copy of the shard said can no longer be vouched for: its keys went, another state has taken its
+    /// place, or changes no longer come here. Those who have read keys of it, and those to whom its keys are broadcast,
+    /// are told to drop everything.
+    pub fn forget_shard(&self, shard: GroupId) {
+        let mut affected = BTreeSet::new();
+        self.table.take_all(|of, _| of == shard, |_, readers| affected.extend(readers.iter().copied()));
+        let listeners = self.listeners.read();
+        let affected = |id, listener: &&Arc<Listener>| {
+            listener.tracking.scope == Scope::Broadcast || affected.contains(id)
+        };
+        for (_, listener) in listeners.by_id.iter().filter(|(id, listener)| affected(id, listener)) {
+            listener.hear(None, Outbox::invalidate_all);
+        }
+    }
+
+    /// These slots are served elsewhere from now on: who has read keys of them here is told that they have changed.
+    pub fn forget_slots(&self, moved: impl Fn(u16) -> bool) {
+        let is_moved = |_, key: &[u8]| moved(slot_of(key));
+        self.table.take_all(is_moved, |key, readers| self.tell(readers, key, None));
     }
 
     fn tell(&self, readers: &[u64], key: &[u8], author: Option<u64>) {
@@ -190,59 +246,6 @@ impl Invalidation {
         }
         for (_, listener) in keys().flat_map(|key| listeners.broadcast.of(key)) {
             listener.hear(author, Outbox::announce);
-        }
-    }
-}
-
-impl Observer for Invalidation {
-    fn is_listening(&self) -> bool {
-        self.count.load(Ordering::SeqCst) > 0
-    }
-
-    fn observe(&self, _index: u64, author: Option<u64>, effects: &[Effect]) {
-        for effect in effects {
-            match effect {
-                Effect::Flushed => self.flush(),
-                Effect::Key { key, .. } => {
-                    if let Some(readers) = self.table.take(key) {
-                        self.tell(&readers, key, author);
-                    }
-                }
-            }
-        }
-        if self.broadcasts.load(Ordering::SeqCst) {
-            self.broadcast(author, effects);
-        }
-    }
-
-    fn applied(&self, _index: u64) {}
-
-    fn replaced(&self, _lineage: u64, _index: u64) {
-        self.flush();
-    }
-
-    fn removed(&self, change: Change, keys: usize) {
-        match change {
-            Change::Expired => self.metrics.expired_keys.add(keys as u64),
-            Change::Evicted => self.metrics.evicted_keys.add(keys as u64),
-            Change::Set | Change::Removed => {}
-        }
-    }
-
-    fn looked_up(&self, lookups: Lookups) {
-        self.metrics.note_turn(0, lookups.hits, lookups.misses);
-    }
-
-    fn remember(&self, shard: GroupId, reader: u64, key: &[u8]) {
-        let limit = match self.config.live().tracking_table_max_keys {
-            0 => usize::MAX,
-            limit => limit,
-        };
-        // Asked for with a stripe locked: it must not wait for the listeners.
-        let is_there =
-            |id| self.listeners.try_read().is_none_or(|listeners| listeners.by_id.contains_key(&id));
-        for (key, readers) in self.table.remember((shard, key), reader, limit, is_there) {
-            self.tell(&readers, &key, None);
         }
     }
 }

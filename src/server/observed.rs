@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::id::GroupId;
 use crate::keyspace::effect::{Change, Effect};
 use crate::keyspace::locked::Lookups;
+use crate::metrics::Metrics;
 use crate::server::invalidation::Invalidation;
 use crate::shard::observer::Observer;
 use crate::tracking::ring::Ring;
@@ -17,22 +18,25 @@ use crate::tracking::segment::Touched;
 
 /// See the module's documentation.
 pub struct Observed {
+    shard: GroupId,
     invalidation: Arc<Invalidation>,
     rings: Arc<Rings>,
     ring: Arc<Ring>,
     config: Arc<Config>,
+    metrics: Arc<Metrics>,
 }
 
 impl Observed {
     /// Of a new copy of a shard.
     pub fn new(
         config: Arc<Config>,
+        metrics: Arc<Metrics>,
         invalidation: Arc<Invalidation>,
         rings: Arc<Rings>,
         shard: GroupId,
     ) -> Self {
         let ring = rings.open(shard, config.live().invalidation_window_bytes as usize);
-        Self { invalidation, rings, ring, config }
+        Self { shard, invalidation, rings, ring, config, metrics }
     }
 
     fn keeps_log(&self) -> bool {
@@ -50,7 +54,7 @@ impl Observer for Observed {
             self.ring.note(index, effects.iter().map(touched));
         }
         if self.invalidation.is_listening() {
-            self.invalidation.observe(index, author, effects);
+            self.invalidation.observe(self.shard, author, effects);
         }
     }
 
@@ -63,19 +67,23 @@ impl Observer for Observed {
     fn replaced(&self, lineage: u64, index: u64) {
         self.ring.restart(lineage, index);
         self.rings.notify();
-        self.invalidation.replaced(lineage, index);
+        self.invalidation.forget_shard(self.shard);
     }
 
     fn removed(&self, change: Change, keys: usize) {
-        self.invalidation.removed(change, keys);
+        match change {
+            Change::Expired => self.metrics.expired_keys.add(keys as u64),
+            Change::Evicted => self.metrics.evicted_keys.add(keys as u64),
+            Change::Set | Change::Removed => {}
+        }
     }
 
     fn looked_up(&self, lookups: Lookups) {
-        self.invalidation.looked_up(lookups);
+        self.metrics.note_turn(0, lookups.hits, lookups.misses);
     }
 
     fn remember(&self, reader: u64, key: &[u8]) {
-        self.invalidation.remember(reader, key);
+        self.invalidation.remember(self.shard, reader, key);
     }
 }
 

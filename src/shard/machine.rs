@@ -277,7 +277,7 @@ mod tests {
 
         fn removed(&self, _change: Change, _keys: usize) {}
 
-        fn remember(&self, _shard: GroupId, _reader: u64, _key: &[u8]) {}
+        fn remember(&self, _reader: u64, _key: &[u8]) {}
 
         fn looked_up(&self, _lookups: Lookups) {}
     }

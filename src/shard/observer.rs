@@ -1,6 +1,5 @@
 //! Who hears of effects: the door through which changes leave a shard.
 
-use crate::id::GroupId;
 use crate::keyspace::effect::{Change, Effect};
 use crate::keyspace::locked::Lookups;
 
@@ -20,8 +19,8 @@ pub trait Observer: Send + Sync {
     fn removed(&self, change: Change, keys: usize);
     /// A read that waited for the log has looked keys up; for the counters.
     fn looked_up(&self, lookups: Lookups);
-    /// A connection has read this key in a copy of the shard and wants to hear of its next change.
-    fn remember(&self, shard: GroupId, reader: u64, key: &[u8]);
+    /// A connection has read this key and wants to hear of its next change.
+    fn remember(&self, reader: u64, key: &[u8]);
 }
 
 /// Nobody.
@@ -40,5 +39,5 @@ impl Observer for () {
 
     fn looked_up(&self, _: Lookups) {}
 
-    fn remember(&self, _: GroupId, _: u64, _: &[u8]) {}
+    fn remember(&self, _: u64, _: &[u8]) {}
 }

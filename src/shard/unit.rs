@@ -140,7 +140,7 @@ impl Shard {
     fn remember(&self, (command, args): Resolved<'_>, occasion: Occasion) {
         let (true, Some(author)) = (occasion.tracking, occasion.author) else { return };
         for position in command.key_positions(args).unwrap_or_default() {
-            self.observer.remember(self.id, author, args.at(position as usize));
+            self.observer.remember(author, args.at(position as usize));
         }
     }
 }

@@ -20,10 +20,12 @@ use slotcast::node::hosted::Hosted;
 use slotcast::raft::machine::{Cut, InstallError, Local, Machine, Staged, Stager};
 use slotcast::raft::state::Timing;
 use slotcast::server::invalidation::Invalidation;
+use slotcast::server::observed::Observed;
 use slotcast::session::clients::Clients;
 use slotcast::shard::Shard;
 use slotcast::shard::upkeep::Upkeep;
 use slotcast::time::{Clock, Millis};
+use slotcast::tracking::rings::Rings;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -84,9 +86,13 @@ impl Node {
             let start = Instant::now();
             let clock = Clock::Simulated { base: EPOCH + setup.now, start };
             let config = Arc::new(Config::from_text("simulation", "").unwrap());
-            let invalidation = Arc::new(Invalidation::new(config, Arc::new(Metrics::default())));
-            let observer = invalidation.clone();
-            let hosted = Hosted::new(Arc::new(move |_| observer.clone()), clock, seed);
+            let invalidation = Arc::new(Invalidation::new(config.clone()));
+            let (told, rings, metrics) =
+                (invalidation.clone(), Arc::<Rings>::default(), Arc::<Metrics>::default());
+            let observed = move |shard| {
+                Observed::new(config.clone(), metrics.clone(), told.clone(), rings.clone(), shard)
+            };
+            let hosted = Hosted::new(Arc::new(move |shard| Arc::new(observed(shard))), clock, seed);
             let options = options(setup, seed);
             let cluster = Arc::new(Cluster::start(options, factory(setup, &hosted)).await.unwrap());
             let server = Arc::new(Server {

@@ -23,7 +23,6 @@ use slotcast::server::outbox::Outbox;
 use slotcast::session::clients::Clients;
 use slotcast::session::tracking::Tracking;
 use slotcast::shard::Shard;
-use slotcast::shard::observer::Observer;
 use slotcast::shard::piece::{Piece, PieceReply, Step};
 use slotcast::shard::proposal::{put_request, put_transaction};
 use slotcast::shard::unit::{Occasion, Resolved};
