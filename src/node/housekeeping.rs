@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::config::setting::OutputLimit;
 use crate::id::GroupId;
+use crate::node::vouching::Vouching;
 use crate::server::Server;
 use crate::server::connection::STALL_LIMIT;
 use crate::session::clients::Patience;
@@ -21,7 +22,7 @@ const CLIENT_INTERVAL: Duration = Duration::from_secs(1);
 /// Keeps house for ever.
 pub async fn keep(server: Arc<Server>) {
     let mut walks: BTreeMap<GroupId, Upkeep> = BTreeMap::new();
-    let mut cut_off = CutOff::default();
+    let mut vouching = Vouching::default();
     let started = Instant::now();
     let mut clients_seen = started;
     loop {
@@ -35,7 +36,7 @@ pub async fn keep(server: Arc<Server>) {
         let age = live.invalidation_window_seconds.as_millis() as u64;
         let limit = live.invalidation_window_bytes as usize;
         server.context.rings.retire(started.elapsed().as_millis() as u64, age, limit);
-        cut_off.look(&server);
+        vouching.look(&server);
         if clients_seen.elapsed() >= CLIENT_INTERVAL {
             clients_seen = Instant::now();
             close_exhausted(&server);
@@ -60,31 +61,6 @@ fn close_exhausted(server: &Server) {
             info!(client = client.id, addr = %client.addr, "client closed: {why}");
             server.context.metrics.output_limit_disconnections.add(1);
             client.kill();
-        }
-    }
-}
-
-/// Copies of shards that hear of no leader. Changes pass them by, so after `cluster-node-timeout` the caches that
-/// were filled here are told to drop everything: once each time.
-#[derive(Default)]
-struct CutOff {
-    since: BTreeMap<GroupId, (Instant, bool)>,
-}
-
-impl CutOff {
-    fn look(&mut self, server: &Server) {
-        let Some(view) = server.context.view() else { return };
-        let limit = server.context.config.live().cluster_node_timeout;
-        self.since.retain(|group, _| view.observed.get(group).is_some_and(|seen| seen.leader.is_none()));
-        for (group, _) in view.observed.iter().filter(|(_, seen)| seen.leader.is_none()) {
-            let (since, told) = self.since.entry(*group).or_insert((Instant::now(), false));
-            if !*told && since.elapsed() >= limit {
-                *told = true;
-                warn!(
-                    "{group}: no leader for {limit:?}; caches that track keys here are told to drop everything"
-                );
-                server.invalidation.forget_shard(*group);
-            }
         }
     }
 }

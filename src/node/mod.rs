@@ -10,6 +10,7 @@ pub mod housekeeping;
 pub mod relay;
 pub mod saving;
 pub mod threads;
+pub mod vouching;
 
 use std::io;
 use std::net::SocketAddr;

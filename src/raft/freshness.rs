@@ -46,10 +46,15 @@ impl Freshness {
         }
     }
 
+    /// When the state was as new as the leader's; none: never.
+    pub fn as_of(&self) -> Option<Instant> {
+        let as_of = self.as_of.load(Ordering::Acquire);
+        (as_of > 0).then(|| self.start + Duration::from_micros(as_of - 1))
+    }
+
     /// Whether the state is at most so much older than the leader's.
     pub fn is_within(&self, limit: Duration, now: Instant) -> bool {
-        let as_of = self.as_of.load(Ordering::Acquire);
-        as_of > 0 && now.saturating_duration_since(self.start + Duration::from_micros(as_of - 1)) <= limit
+        self.as_of().is_some_and(|as_of| now.saturating_duration_since(as_of) <= limit)
     }
 
     fn extend(&self, at: Instant) {

@@ -76,6 +76,11 @@ impl Group {
         self.0.inbox.freshness.is_within(limit, now)
     }
 
+    /// When the state here was as new as the leader's, as far as a follower knows; none: never.
+    pub fn as_of(&self) -> Option<Instant> {
+        self.0.inbox.freshness.as_of()
+    }
+
     /// The lease that tells whether a read was current.
     pub fn lease(&self) -> Lease {
         self.0.lease.clone()

@@ -5,6 +5,7 @@
 //! were current (Raft thesis §6.4.1). It doesn't know what is read.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -21,7 +22,12 @@ impl<'a> Dispatch<'a> {
 
     /// Whether a copy that another node leads is new enough to be read.
     pub(super) fn is_fresh(&self, shard: &Shard) -> bool {
-        let limit = self.server.context.config.live().replica_max_staleness;
+        let live = self.server.context.config.live();
+        let limit = match live.replica_max_staleness {
+            // Any copy may be read, but a cache must not be filled from one that is cut off: nobody could tell it.
+            Duration::ZERO if self.session.tracking.on => live.cluster_node_timeout,
+            limit => limit,
+        };
         let within = |proposer: Arc<Proposer>| proposer.group().is_within(limit, Instant::now());
         limit.is_zero() || shard.proposer().is_some_and(within)
     }

@@ -5,3 +5,4 @@ mod nodes;
 mod pubsub;
 mod reads;
 mod restart;
+mod tracking;
