@@ -11,6 +11,7 @@
 //! @resp3                         from here in RESP3 (@resp2 goes back)
 //! @sleep 9500                    the clock moves on by so many milliseconds
 //! @effects                       from here each request is followed by what it did to keys
+//! @events                        from here each request is followed by its keyspace notifications
 //! @differs why                   Redis answers the next request otherwise, for this reason
 //! @unordered                     ... with the same elements in another order
 //! @random                        the next reply is another one each time, everywhere but here
@@ -21,11 +22,12 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use slotcast::command::error::CommandError;
-use slotcast::command::execute::execute;
+use slotcast::command::execute::{execute, note_misses};
 use slotcast::command::needs::needs;
 use slotcast::command::table::rows;
 use slotcast::keyspace::Keyspace;
 use slotcast::keyspace::effect::{Change, Effect};
+use slotcast::keyspace::event::Occurrence;
 use slotcast::keyspace::locked::Locked;
 use slotcast::session::table;
 use slotcast_wire::args::{Args, OwnedArgs};
@@ -43,11 +45,19 @@ struct Runner {
     seed: u64,
     proto: Proto,
     effects: bool,
+    events: bool,
 }
 
 impl Runner {
     fn new() -> Self {
-        Runner { keyspace: Keyspace::new(), now: START, seed: 0, proto: Proto::Resp2, effects: false }
+        Runner {
+            keyspace: Keyspace::new(),
+            now: START,
+            seed: 0,
+            proto: Proto::Resp2,
+            effects: false,
+            events: false,
+        }
     }
 
     /// Takes a line that begins with `@`. Those for the differential runner mean nothing here.
@@ -56,6 +66,7 @@ impl Runner {
             ["@resp2"] => self.proto = Proto::Resp2,
             ["@resp3"] => self.proto = Proto::Resp3,
             ["@effects"] => self.effects = true,
+            ["@events"] => self.events = true,
             ["@sleep", millis] => self.now += millis.parse::<u64>().expect("milliseconds"),
             ["@differs", _, ..] | ["@unordered"] | ["@near"] | ["@random"] => {}
             _ => panic!("unknown directive: {directive}"),
@@ -66,15 +77,19 @@ impl Runner {
     fn request(&mut self, line: &str) -> String {
         let words = inline::split(line.as_bytes()).unwrap_or_else(|| panic!("unbalanced quotes: {line}"));
         let args: OwnedArgs = words.iter().collect();
-        let (mut bytes, mut effects) = (Vec::new(), Vec::new());
-        if let Err(CommandError(text)) = self.run(args.as_args(), &mut bytes, &mut effects) {
+        let mut bytes = Vec::new();
+        let (effects, events) = self.run(args.as_args(), &mut bytes).unwrap_or_else(|CommandError(text)| {
             Reply::new(&mut bytes, self.proto).error(&text);
-        }
+            Default::default()
+        });
         let (used, frame) = FrameDecoder::default().decode(&bytes).expect("a frame");
         assert_eq!(used, bytes.len(), "one reply for: {line}");
         let mut text = format!("{}\n", frame.expect("a whole frame"));
         for effect in effects.iter().filter(|_| self.effects) {
             writeln!(text, "~ {}", effect_text(effect)).expect("a string takes all");
+        }
+        for Occurrence { event, key } in events {
+            writeln!(text, "! {} {}", event.name, key.escape_ascii()).expect("a string takes all");
         }
         text
     }
@@ -83,16 +98,17 @@ impl Runner {
         &mut self,
         args: Args<'_>,
         out: &mut Vec<u8>,
-        effects: &mut Vec<Effect>,
-    ) -> Result<(), CommandError> {
+    ) -> Result<(Vec<Effect>, Vec<Occurrence>), CommandError> {
         let command = table::resolve(args)?.command;
         let needs = needs(command, args).map_err(|_| CommandError::SYNTAX)?;
         self.seed += 1;
         let mut locked = Locked::new(&self.keyspace, &needs, self.now, self.seed, || true);
+        locked.events.note(self.events);
         execute(command, &mut locked, args, &mut Reply::new(out, self.proto));
-        *effects = locked.take_effects();
+        note_misses(command, &mut locked, args);
+        let effects = locked.take_effects();
         assert!(command.is_write() || effects.is_empty(), "a read changed something");
-        Ok(())
+        Ok((effects, locked.events.take()))
     }
 }
 

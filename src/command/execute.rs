@@ -15,7 +15,10 @@ pub fn execute(command: &Command, keys: &mut Locked<'_>, args: Args<'_>, reply: 
     let mark = reply.mark();
     let outcome = match command.run {
         Run::Read(run) => run(keys, args, reply),
-        Run::Write(run) => run(keys, args, reply),
+        Run::Write(run) => {
+            keys.events.call_changes(command.event);
+            run(keys, args, reply)
+        }
         Run::Session | Run::Container => {
             Err(CommandError::text("ERR this command runs on a connection only"))
         }
@@ -23,5 +26,18 @@ pub fn execute(command: &Command, keys: &mut Locked<'_>, args: Args<'_>, reply: 
     if let Err(CommandError(text)) = outcome {
         reply.truncate(mark);
         reply.error(&text);
+    }
+}
+
+/// Notes the keys that a command which only reads has looked for in vain.
+pub fn note_misses(command: &Command, keys: &mut Locked<'_>, args: Args<'_>) {
+    if command.is_write() || command.silent || !keys.events.are_noted() {
+        return;
+    }
+    for position in command.key_positions(args).unwrap_or_default() {
+        let key = args.at(position as usize);
+        if keys.is_absent(key) {
+            keys.events.missed(key);
+        }
     }
 }

@@ -9,6 +9,7 @@ use crate::command::error::{CommandError, Outcome};
 use crate::command::long_double::LongDouble;
 use crate::command::reply_limit::check;
 use crate::command::spec::{Command, Flags, KeySpec, one_key};
+use crate::keyspace::event::Class;
 use crate::keyspace::locked::Locked;
 
 const WRITE_FLAGS: Flags = Flags::DENYOOM.or(Flags::FAST);
@@ -17,13 +18,13 @@ const UPDATED: &[KeySpec] = &[one_key("RW UPDATE")];
 
 /// The rows of this file.
 pub const ROWS: &[Command] = &[
-    Command::write("hset", -4, hset).flags(WRITE_FLAGS).keys(UPDATED).docs(
+    Command::write("hset", -4, hset).event(Class::Hash, "hset").flags(WRITE_FLAGS).keys(UPDATED).docs(
         "hash",
         "2.0.0",
         "O(N) where N is the number of field/value pairs.",
         "Creates or modifies the value of a field in a hash.",
     ),
-    Command::write("hmset", -4, hmset)
+    Command::write("hmset", -4, hmset).event(Class::Hash, "hset")
         .flags(WRITE_FLAGS)
         .keys(UPDATED)
         .docs(
@@ -33,7 +34,7 @@ pub const ROWS: &[Command] = &[
             "Sets the values of multiple fields.",
         )
         .deprecated("4.0.0", "`HSET` with multiple field-value pairs"),
-    Command::write("hsetnx", 4, hsetnx).flags(WRITE_FLAGS).keys(&[one_key("RW INSERT")]).docs(
+    Command::write("hsetnx", 4, hsetnx).event(Class::Hash, "hset").flags(WRITE_FLAGS).keys(&[one_key("RW INSERT")]).docs(
         "hash",
         "2.0.0",
         "O(1)",
@@ -51,7 +52,7 @@ pub const ROWS: &[Command] = &[
         "O(N) where N is the number of fields being requested.",
         "Returns the values of one or more fields in a hash.",
     ),
-    Command::write("hdel", -3, hdel).flags(Flags::FAST).keys(&[one_key("RW DELETE")]).docs(
+    Command::write("hdel", -3, hdel).event(Class::Hash, "hdel").flags(Flags::FAST).keys(&[one_key("RW DELETE")]).docs(
         "hash",
         "2.0.0",
         "O(N) where N is the number of fields to be removed.",
@@ -69,13 +70,13 @@ pub const ROWS: &[Command] = &[
         "O(1)",
         "Returns the length of the value of a field.",
     ),
-    Command::write("hincrby", 4, hincrby).flags(WRITE_FLAGS).keys(&[one_key("RW ACCESS UPDATE")]).docs(
+    Command::write("hincrby", 4, hincrby).event(Class::Hash, "hincrby").flags(WRITE_FLAGS).keys(&[one_key("RW ACCESS UPDATE")]).docs(
         "hash",
         "2.0.0",
         "O(1)",
         "Increments the integer value of a field in a hash by a number. Uses 0 as initial value if the field doesn't exist.",
     ),
-    Command::write("hincrbyfloat", 4, hincrbyfloat)
+    Command::write("hincrbyfloat", 4, hincrbyfloat).event(Class::Hash, "hincrbyfloat")
         .flags(WRITE_FLAGS)
         .keys(&[one_key("RW ACCESS UPDATE")])
         .docs(

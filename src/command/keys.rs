@@ -128,7 +128,11 @@ fn copy(keys: &mut Locked<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome
     if from == to {
         return Err(CommandError::text("ERR source and destination objects are the same"));
     }
-    let copied = keys.find(from).is_some() && (replace || keys.find(to).is_none()) && keys.copy(from, to);
+    let found = keys.find(from).is_some();
+    if !found {
+        keys.events.missed(from);
+    }
+    let copied = found && (replace || keys.find(to).is_none()) && keys.copy(from, to);
     reply.integer(copied as i64);
     Ok(())
 }

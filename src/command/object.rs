@@ -23,25 +23,25 @@ pub const ROWS: &[Command] = &[
     Command::container(
         "object",
         &[
-            Command::read("encoding", 3, encoding).keys(KEY).tips(VARIES).docs(
+            Command::read("encoding", 3, encoding).silent().keys(KEY).tips(VARIES).docs(
                 "generic",
                 "2.2.3",
                 "O(1)",
                 "Returns the internal encoding of a Redis object.",
             ),
-            Command::read("freq", 3, freq).keys(KEY).tips(VARIES).docs(
+            Command::read("freq", 3, freq).silent().keys(KEY).tips(VARIES).docs(
                 "generic",
                 "4.0.0",
                 "O(1)",
                 "Returns the logarithmic access frequency counter of a Redis object.",
             ),
-            Command::read("idletime", 3, idletime).keys(KEY).tips(VARIES).docs(
+            Command::read("idletime", 3, idletime).silent().keys(KEY).tips(VARIES).docs(
                 "generic",
                 "2.2.3",
                 "O(1)",
                 "Returns the time since the last access to a Redis object.",
             ),
-            Command::read("refcount", 3, refcount).keys(KEY).tips(VARIES).docs(
+            Command::read("refcount", 3, refcount).silent().keys(KEY).tips(VARIES).docs(
                 "generic",
                 "2.2.3",
                 "O(1)",
@@ -59,7 +59,7 @@ pub const ROWS: &[Command] = &[
 /// The session adds subcommands about the node (`session::server`).
 const MEMORY: Command = Command::container(
     "memory",
-    &[Command::read("usage", -3, usage).keys(KEY).docs(
+    &[Command::read("usage", -3, usage).silent().keys(KEY).docs(
         "server",
         "4.0.0",
         "O(N) where N is the number of elements in the value.",

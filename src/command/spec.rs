@@ -9,6 +9,7 @@ use slotcast_wire::reply::Reply;
 use smallvec::SmallVec;
 
 use crate::command::error::{CommandError, Outcome};
+use crate::keyspace::event::{Class, Event};
 use crate::keyspace::locked::Locked;
 
 /// A command that only looks.
@@ -127,6 +128,10 @@ pub struct Command {
     pub deprecated: Option<Deprecated>,
     /// ACL categories in place of the group's.
     pub categories: &'static [&'static str],
+    /// What a value's change by it is called (keyspace notifications).
+    pub event: Option<Event>,
+    /// Looking for a key in vain is no event: it is about the record, not the value.
+    pub silent: bool,
     /// Who executes it.
     pub run: Run,
 }
@@ -184,6 +189,8 @@ impl Command {
             subcommands,
             deprecated,
             categories,
+            event: None,
+            silent: false,
             run,
         }
     }
@@ -227,6 +234,18 @@ impl Command {
     /// Marks it as deprecated.
     pub const fn deprecated(mut self, since: &'static str, instead: &'static str) -> Self {
         self.deprecated = Some(Deprecated { since, instead });
+        self
+    }
+
+    /// Names the change of a value.
+    pub const fn event(mut self, class: Class, name: &'static str) -> Self {
+        self.event = Some(Event::new(class, name));
+        self
+    }
+
+    /// Makes looking for a key in vain no event.
+    pub const fn silent(mut self) -> Self {
+        self.silent = true;
         self
     }
 

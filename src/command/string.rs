@@ -7,6 +7,7 @@ use crate::command::argument::{MAX_STRING, integer};
 use crate::command::error::{CommandError, Outcome};
 use crate::command::reply_limit::check;
 use crate::command::spec::{Command, Flags, all_keys, one_key};
+use crate::keyspace::event::Class;
 use crate::keyspace::locked::{Deadline, Locked};
 
 const RANGE_COMPLEXITY: &str = "O(N) where N is the length of the returned string. The complexity is ultimately determined by the returned length, but because creating a substring from an existing string is very cheap, it can be considered O(1) for small strings.";
@@ -45,7 +46,7 @@ pub const ROWS: &[Command] = &[
         .keys(&[one_key("RO ACCESS")])
         .docs("string", "1.0.0", RANGE_COMPLEXITY, "Returns a substring from a string value.")
         .deprecated("2.0.0", "`GETRANGE`"),
-    Command::write("append", 3, append)
+    Command::write("append", 3, append).event(Class::String, "append")
         .flags(Flags::DENYOOM.or(Flags::FAST))
         .keys(&[one_key("RW INSERT")])
         .docs(
@@ -54,7 +55,7 @@ pub const ROWS: &[Command] = &[
             "O(1), amortized over the appends to a key.",
             "Appends a string to the value of a key. Creates the key if it doesn't exist.",
         ),
-    Command::write("setrange", 4, setrange).flags(Flags::DENYOOM).keys(&[one_key("RW UPDATE")]).docs(
+    Command::write("setrange", 4, setrange).event(Class::String, "setrange").flags(Flags::DENYOOM).keys(&[one_key("RW UPDATE")]).docs(
         "string",
         "2.2.0",
         "O(M) where M is the length of the value and of the gap before it.",

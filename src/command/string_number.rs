@@ -8,6 +8,7 @@ use crate::command::argument::integer;
 use crate::command::error::{CommandError, Outcome};
 use crate::command::long_double::LongDouble;
 use crate::command::spec::{Command, Flags, KeySpec, one_key};
+use crate::keyspace::event::Class;
 use crate::keyspace::locked::{Deadline, Locked};
 
 const KEYS: &[KeySpec] = &[one_key("RW ACCESS UPDATE")];
@@ -15,31 +16,31 @@ const FLAGS: Flags = Flags::DENYOOM.or(Flags::FAST);
 
 /// The rows of this file.
 pub const ROWS: &[Command] = &[
-    Command::write("incr", 2, incr).flags(FLAGS).keys(KEYS).docs(
+    Command::write("incr", 2, incr).event(Class::String, "incrby").flags(FLAGS).keys(KEYS).docs(
         "string",
         "1.0.0",
         "O(1)",
         "Increments the integer value of a key by one. Uses 0 as initial value if the key doesn't exist.",
     ),
-    Command::write("incrby", 3, incrby).flags(FLAGS).keys(KEYS).docs(
+    Command::write("incrby", 3, incrby).event(Class::String, "incrby").flags(FLAGS).keys(KEYS).docs(
         "string",
         "1.0.0",
         "O(1)",
         "Increments the integer value of a key by a number. Uses 0 as initial value if the key doesn't exist.",
     ),
-    Command::write("decr", 2, decr).flags(FLAGS).keys(KEYS).docs(
+    Command::write("decr", 2, decr).event(Class::String, "incrby").flags(FLAGS).keys(KEYS).docs(
         "string",
         "1.0.0",
         "O(1)",
         "Decrements the integer value of a key by one. Uses 0 as initial value if the key doesn't exist.",
     ),
-    Command::write("decrby", 3, decrby).flags(FLAGS).keys(KEYS).docs(
+    Command::write("decrby", 3, decrby).event(Class::String, "incrby").flags(FLAGS).keys(KEYS).docs(
         "string",
         "1.0.0",
         "O(1)",
         "Decrements a number from the integer value of a key. Uses 0 as initial value if the key doesn't exist.",
     ),
-    Command::write("incrbyfloat", 3, incrbyfloat).flags(FLAGS).keys(KEYS).docs(
+    Command::write("incrbyfloat", 3, incrbyfloat).event(Class::String, "incrbyfloat").flags(FLAGS).keys(KEYS).docs(
         "string",
         "2.6.0",
         "O(1)",

@@ -6,6 +6,7 @@ use slotcast_wire::reply::Reply;
 use crate::command::argument::{Moment, is_word, moment};
 use crate::command::error::{CommandError, Outcome};
 use crate::command::spec::{Command, Flags, KeySpec, all_keys, one_key};
+use crate::keyspace::event::Class;
 use crate::keyspace::locked::{Deadline, Locked};
 use crate::time::Millis;
 
@@ -14,7 +15,7 @@ const PER_KEY: &str = "O(N) where N is the number of keys to set.";
 
 /// The rows of this file.
 pub const ROWS: &[Command] = &[
-    Command::write("set", -3, set)
+    Command::write("set", -3, set).event(Class::String, "set")
         .flags(Flags::DENYOOM)
         .keys(&[one_key("RW ACCESS UPDATE VARIABLE_FLAGS")])
         .docs(
@@ -23,12 +24,12 @@ pub const ROWS: &[Command] = &[
             "O(1)",
             "Sets the string value of a key, ignoring its type. The key is created if it doesn't exist.",
         ),
-    Command::write("setnx", 3, setnx)
+    Command::write("setnx", 3, setnx).event(Class::String, "set")
         .flags(Flags::DENYOOM.or(Flags::FAST))
         .keys(&[one_key("OW INSERT")])
         .docs("string", "1.0.0", "O(1)", "Set the string value of a key only when the key doesn't exist.")
         .deprecated("2.6.12", "`SET` with the `NX` argument"),
-    Command::write("setex", 4, setex)
+    Command::write("setex", 4, setex).event(Class::String, "set")
         .flags(Flags::DENYOOM)
         .keys(&[one_key("OW UPDATE")])
         .docs(
@@ -38,7 +39,7 @@ pub const ROWS: &[Command] = &[
             "Sets the string value and expiration time of a key. Creates the key if it doesn't exist.",
         )
         .deprecated("2.6.12", "`SET` with the `EX` argument"),
-    Command::write("psetex", 4, psetex)
+    Command::write("psetex", 4, psetex).event(Class::String, "set")
         .flags(Flags::DENYOOM)
         .keys(&[one_key("OW UPDATE")])
         .docs(
@@ -48,7 +49,7 @@ pub const ROWS: &[Command] = &[
             "Sets both string value and expiration time in milliseconds of a key. The key is created if it doesn't exist.",
         )
         .deprecated("2.6.12", "`SET` with the `PX` argument"),
-    Command::write("getset", 3, getset)
+    Command::write("getset", 3, getset).event(Class::String, "set")
         .flags(Flags::DENYOOM.or(Flags::FAST))
         .keys(ONE_READ_WRITE)
         .docs(
@@ -70,7 +71,7 @@ pub const ROWS: &[Command] = &[
         "O(1)",
         "Returns the string value of a key after deleting the key.",
     ),
-    Command::write("mset", -3, mset)
+    Command::write("mset", -3, mset).event(Class::String, "set")
         .flags(Flags::DENYOOM)
         .keys(&[all_keys("OW UPDATE", 2)])
         .tips(&["request_policy:multi_shard", "response_policy:all_succeeded"])
@@ -80,7 +81,7 @@ pub const ROWS: &[Command] = &[
             PER_KEY,
             "Atomically creates or modifies the string values of one or more keys.",
         ),
-    Command::write("msetnx", -3, msetnx)
+    Command::write("msetnx", -3, msetnx).event(Class::String, "set")
         .flags(Flags::DENYOOM)
         .keys(&[all_keys("OW INSERT", 2)])
         .tips(&["request_policy:multi_shard", "response_policy:agg_min"])
@@ -183,13 +184,14 @@ fn set_with(keys: &mut Locked<'_>, args: Args<'_>, options: &SetOptions, reply: 
 }
 
 /// Answers with a key's string; whether there is one.
-fn write_string(keys: &Locked<'_>, key: &[u8], reply: &mut Reply<'_>) -> Result<bool, CommandError> {
-    let value = keys.string(key)?;
-    match value {
-        Some(value) => reply.bulk(value),
-        None => reply.null(),
+fn write_string(keys: &mut Locked<'_>, key: &[u8], reply: &mut Reply<'_>) -> Result<bool, CommandError> {
+    if let Some(value) = keys.string(key)? {
+        reply.bulk(value);
+        return Ok(true);
     }
-    Ok(value.is_some())
+    reply.null();
+    keys.events.missed(key);
+    Ok(false)
 }
 
 fn setnx(keys: &mut Locked<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Outcome {

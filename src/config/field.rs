@@ -3,8 +3,9 @@
 //!
 //! The reasons given for a bad value are Redis 7's words, because clients' tests compare them.
 
+use crate::config::notify::NotifyEvents;
 use crate::config::setting::{
-    Address, Bind, Choice, Durability, EvictionPolicy, LogLevel, OutputLimit, OutputLimits,
+    Address, Bind, Choice, Durability, EvictionPolicy, LogLevel, NotifyScope, OutputLimit, OutputLimits,
 };
 use std::fmt::Display;
 use std::str::FromStr;
@@ -28,6 +29,8 @@ pub enum Field<S> {
     LogLevel(Lens<S, LogLevel>),
     Policy(Lens<S, EvictionPolicy>),
     Durability(Lens<S, Durability>),
+    Events(Lens<S, NotifyEvents>),
+    Scope(Lens<S, NotifyScope>),
     Binds(Lens<S, Vec<Bind>>),
     Addresses(Lens<S, Vec<Address>>),
     OutputLimits(Lens<S, OutputLimits>),
@@ -69,6 +72,11 @@ impl<S> Field<S> {
             Field::LogLevel(lens) => *lens(settings) = choice(word)?,
             Field::Policy(lens) => *lens(settings) = choice(word)?,
             Field::Durability(lens) => *lens(settings) = choice(word)?,
+            Field::Scope(lens) => *lens(settings) = choice(word)?,
+            Field::Events(lens) => {
+                *lens(settings) = NotifyEvents::parse(word)
+                    .map_err(|_| "Invalid event class character. Use 'Ag$lshzxeKEtmdn'.".to_owned())?;
+            }
             Field::Binds(lens) => *lens(settings) = list(words, "not an IP address")?,
             Field::Addresses(lens) => *lens(settings) = list(words, "not a host:port")?,
             Field::OutputLimits(_) => {}
@@ -90,6 +98,8 @@ impl<S> Field<S> {
             Field::LogLevel(lens) => lens(settings).word().to_owned(),
             Field::Policy(lens) => lens(settings).word().to_owned(),
             Field::Durability(lens) => lens(settings).word().to_owned(),
+            Field::Scope(lens) => lens(settings).word().to_owned(),
+            Field::Events(lens) => lens(settings).letters(),
             Field::Binds(lens) => joined(lens(settings)),
             Field::Addresses(lens) => joined(lens(settings)),
             Field::OutputLimits(lens) => print_output_limits(lens(settings)),
@@ -110,6 +120,8 @@ impl<S> Field<S> {
             Field::LogLevel(_) => words_of::<LogLevel>(),
             Field::Policy(_) => words_of::<EvictionPolicy>(),
             Field::Durability(_) => words_of::<Durability>(),
+            Field::Scope(_) => words_of::<NotifyScope>(),
+            Field::Events(_) => "letters of Ag$lshzxeKEtmdn".to_owned(),
             Field::Binds(_) => "IP addresses, * for all, - in front of one that may be missing".to_owned(),
             Field::Addresses(_) => "addresses host:port".to_owned(),
             Field::OutputLimits(_) => {

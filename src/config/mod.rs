@@ -13,6 +13,7 @@
 
 pub mod field;
 pub mod flags;
+pub mod notify;
 pub mod setting;
 pub mod syntax;
 pub mod table;

@@ -1,5 +1,6 @@
 //! The typed settings themselves, and the small types some of them need. No defaults here: the table has them.
 
+use crate::config::notify::NotifyEvents;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
@@ -59,6 +60,8 @@ pub struct Live {
     /// Bytes a shard.
     pub invalidation_window_bytes: u64,
     pub invalidation_window_seconds: Duration,
+    pub notify_keyspace_events: NotifyEvents,
+    pub notify_keyspace_scope: NotifyScope,
     /// Rounds of upkeep a second. Ask [`Live::upkeep_interval`].
     pub hz: u32,
     pub replica_max_staleness: Duration,
@@ -240,6 +243,20 @@ pub enum Durability {
 impl Choice for Durability {
     const ALL: &'static [(&'static str, Self)] =
         &[("quorum", Self::Quorum), ("quorum-fsync", Self::QuorumFsync), ("memory", Self::Memory)];
+}
+
+/// Whose events a node announces.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NotifyScope {
+    /// Those of the shards it leads, as a Redis does: who wants all asks every node.
+    #[default]
+    Node,
+    /// Those of all shards: who wants all asks any node.
+    Cluster,
+}
+
+impl Choice for NotifyScope {
+    const ALL: &'static [(&'static str, Self)] = &[("node", Self::Node), ("cluster", Self::Cluster)];
 }
 
 /// How much the log tells, in Redis's words.

@@ -111,6 +111,13 @@ pub static DIRECTIVES: &[Directive] = &[
          it has missed (INVALIDATIONS SUBSCRIBE). One that was away for longer is told to drop the shard's slots."),
     live("invalidation-window-seconds", "600", Field::Seconds(|s| &mut s.invalidation_window_seconds, 1, INT_MAX),
         "Seconds for which they are remembered at most."),
+    live("notify-keyspace-events", "\"\"", Field::Events(|s| &mut s.notify_keyspace_events),
+        "Which events of keys are announced as messages, in redis.conf's letters. K on __keyspace@0__:KEY, E on \
+         __keyevent@0__:EVENT; g generic commands, $ strings, h hashes, x expired, e evicted, A all of these; n new keys, m \
+         keys that a read did not find. Empty: none."),
+    live("notify-keyspace-scope", "node", Field::Scope(|s| &mut s.notify_keyspace_scope),
+        "node: this node announces the events of the shards it leads, as a Redis Cluster's does. cluster: those of all \
+         shards, so that subscribing on any one node is enough. The same on all nodes, like notify-keyspace-events."),
     live("hz", "10", Field::Number(|s| &mut s.hz, 1, 500),
         "Rounds of upkeep a second: expired keys, eviction, idle clients."),
 

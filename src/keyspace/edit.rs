@@ -33,13 +33,15 @@ impl Locked<'_> {
                 record.set_version(version);
                 record.touch((now / 1000) as u32);
                 self.note(slot_number, key, Change::Set);
+                self.events.value_put(key, Some(false), matches!(deadline, Deadline::At(_)));
                 return;
             }
             kept = wanted;
         } else if let Deadline::At(at) = deadline {
             kept = Some(at);
         }
-        self.insert(Record::inline(key, value, kept), version);
+        let over = self.insert(Record::inline(key, value, kept), version);
+        self.events.value_put(key, over, matches!(deadline, Deadline::At(_)));
     }
 
     /// Sets a key to a value with an allocation of its own.
@@ -47,7 +49,8 @@ impl Locked<'_> {
         let current = self.peek(key).and_then(Record::expires_at);
         let Some((_, slot)) = self.slot_mut(key) else { return };
         let version = slot.next_version();
-        self.insert(Record::boxed(key, Box::new(value), wanted(deadline, current)), version);
+        let over = self.insert(Record::boxed(key, Box::new(value), wanted(deadline, current)), version);
+        self.events.value_put(key, over, matches!(deadline, Deadline::At(_)));
     }
 
     /// Changes a string in place, creating it first if the key is absent; `f` must not leave it as it was (that would
@@ -119,6 +122,13 @@ impl Locked<'_> {
     /// Removes a key for a reason and returns its record; `None` if it was absent (past its deadline included,
     /// then it is removed as expired).
     pub fn take(&mut self, key: &[u8], change: Change) -> Option<Record> {
+        let (record, change) = self.take_out(key, change)?;
+        self.events.gone(change, key);
+        (change != Change::Expired).then_some(record)
+    }
+
+    /// The same, but for the event; returns what the change was.
+    fn take_out(&mut self, key: &[u8], change: Change) -> Option<(Record, Change)> {
         let hash = self.keyspace().hash(key);
         let (keyspace, now) = (self.keyspace(), self.now());
         let (slot_number, slot) = self.slot_mut(key)?;
@@ -133,8 +143,9 @@ impl Locked<'_> {
             volatile: -(deadline.is_some() as i64),
         });
         let lapsed = deadline.is_some_and(|deadline| deadline <= now);
-        self.note(slot_number, key, if lapsed { Change::Expired } else { change });
-        (!lapsed).then_some(record)
+        let change = if lapsed { Change::Expired } else { change };
+        self.note(slot_number, key, change);
+        Some((record, change))
     }
 
     /// Removes a key if it is past its deadline; whether it did.
@@ -170,19 +181,33 @@ impl Locked<'_> {
             volatile: deadline.is_some() as i64 - had as i64,
         });
         self.note(slot_number, key, Change::Set);
+        self.events.dated(key, deadline.is_some());
         true
     }
 
     /// Moves what a key holds to another, deadline included; whether there was anything.
     pub fn rename(&mut self, from: &[u8], to: &[u8]) -> bool {
-        let taken = self.take(from, Change::Removed).map(|record| record.under(to));
-        taken.map(|record| self.put_record(record)).is_some()
+        match self.take_out(from, Change::Removed) {
+            Some((record, Change::Removed)) => {
+                self.put_record(record.under(to));
+                self.events.renamed(from, to);
+                true
+            }
+            lapsed => {
+                lapsed.into_iter().for_each(|(_, change)| self.events.gone(change, from));
+                false
+            }
+        }
     }
 
     /// Copies what a key holds to another, deadline included; whether there was anything.
     pub fn copy(&mut self, from: &[u8], to: &[u8]) -> bool {
         let copied = self.find(from).map(|record| record.copy_under(to));
-        copied.map(|record| self.put_record(record)).is_some()
+        let copied = copied.map(|record| self.put_record(record)).is_some();
+        if copied {
+            self.events.copied(to);
+        }
+        copied
     }
 
     /// Puts a record under its own key.
@@ -233,6 +258,7 @@ impl Locked<'_> {
             record.touch(seconds);
             let bytes = record.memory() as i64 - before;
             keyspace.totals.add(Usage { bytes, ..Usage::default() });
+            self.events.value_changed(key);
             if spent {
                 self.remove(key);
             } else {
@@ -244,15 +270,16 @@ impl Locked<'_> {
         Some(result)
     }
 
-    fn insert(&mut self, mut record: Record, version: u32) {
-        let (keyspace, seconds) = (self.keyspace(), self.seconds());
+    /// Puts a record in; if it replaces one, whether that one's time had come.
+    fn insert(&mut self, mut record: Record, version: u32) -> Option<bool> {
+        let (keyspace, seconds, now) = (self.keyspace(), self.seconds(), self.now());
         record.set_version(version);
         record.touch(seconds);
         let hash = keyspace.hash(record.key());
         let key: Option<Box<[u8]>> = self.effects.is_some().then(|| record.key().into());
         let (memory, volatile) = (record.memory() as i64, record.expires_at().is_some() as i64);
         let at = self.number(record.key());
-        let Some(slot) = self.held_slot_mut(at) else { return };
+        let slot = self.held_slot_mut(at)?;
         let before = slot.table_memory() as i64;
         let replaced = slot.insert(hash, record, |key| keyspace.hash(key));
         let table = slot.table_memory() as i64 - before;
@@ -270,6 +297,7 @@ impl Locked<'_> {
         if let Some(key) = key {
             self.note(at, &key, Change::Set);
         }
+        replaced.map(|old| old.expires_at().is_some_and(|deadline| deadline <= now))
     }
 
     fn note(&mut self, slot: u16, key: &[u8], change: Change) {

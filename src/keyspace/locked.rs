@@ -15,6 +15,7 @@ use smallvec::SmallVec;
 
 use crate::keyspace::Keyspace;
 use crate::keyspace::effect::Effect;
+use crate::keyspace::event::Events;
 use crate::keyspace::hash::Hash;
 use crate::keyspace::record::Record;
 use crate::keyspace::slot::{Slot, Stamp};
@@ -74,6 +75,8 @@ pub struct Locked<'k> {
     seed: Cell<u64>,
     territory: Option<&'k dyn Territory>,
     pub(super) effects: Option<Vec<Effect>>,
+    /// What it is called (keyspace notifications).
+    pub events: Events,
     lapsed: RefCell<Vec<Box<[u8]>>>,
     lookups: Cell<Lookups>,
 }
@@ -109,6 +112,7 @@ impl<'k> Locked<'k> {
             seed: Cell::new(seed),
             territory: None,
             effects: observed().then(Vec::new),
+            events: Events::default(),
             lapsed: RefCell::default(),
             lookups: Cell::default(),
         }
@@ -172,6 +176,11 @@ impl<'k> Locked<'k> {
         let found_one = u64::from(found.is_some());
         self.lookups.set(Lookups { hits: hits + found_one, misses: misses + 1 - found_one });
         found
+    }
+
+    /// Whether no live record is there; nothing is counted.
+    pub fn is_absent(&self, key: &[u8]) -> bool {
+        self.live(key).is_none()
     }
 
     fn live(&self, key: &[u8]) -> Option<&Record> {

@@ -14,6 +14,7 @@ pub mod cut;
 pub mod discard;
 pub mod edit;
 pub mod effect;
+pub mod event;
 pub mod eviction;
 pub mod expiry;
 pub mod hash;

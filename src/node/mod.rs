@@ -25,10 +25,12 @@ use crate::config::Config;
 use crate::id::NodeId;
 use crate::metrics::Metrics;
 use crate::node::hosted::{Hosted, Observers};
+use crate::node::relay::Carrier;
 use crate::node::threads::{ClusterThread, IoThreads};
 use crate::server::invalidation::Invalidation;
+use crate::server::notifications::Notifications;
 use crate::server::observed::Observed;
-use crate::server::publisher::Publisher;
+use crate::server::publisher::{Publisher, Traffic};
 use crate::server::{SINGLE, Server, listener};
 use crate::session::clients::Clients;
 use crate::session::context::Context;
@@ -68,17 +70,23 @@ impl Node {
         let signals = Signals::watch()?;
         let listeners = listen(&config).map_err(|error| format!("cannot listen: {error}"))?;
         let metrics = Arc::new(Metrics::default());
-        let invalidation = Arc::new(Invalidation::new(config.clone()));
-        let (publisher, outgoing) =
-            Publisher::new(config.clone(), metrics.clone(), config.startup.cluster_enabled);
+        let clustered = config.startup.cluster_enabled;
+        let (publisher, traffic) = Publisher::new(config.clone(), metrics.clone(), clustered);
         let publisher = Arc::new(publisher);
-        let rings = Arc::new(Rings::default());
-        let observers = observers(&config, &metrics, &invalidation, &rings);
-        let hosted = Hosted::new(observers, Clock::System, rand::random());
-        let cluster = match outgoing {
-            Some(outgoing) => {
-                let (cluster, inbox) = ClusterThread::start(&config, &hosted, &metrics, outgoing).await?;
-                tokio::spawn(relay::deliver(inbox, publisher.clone()));
+        let rooms = Rooms {
+            invalidation: Arc::new(Invalidation::new(config.clone())),
+            notifications: Arc::new(Notifications::new(&config, publisher.clone())),
+            rings: Arc::default(),
+            metrics,
+            publisher,
+        };
+        let hosted = Hosted::new(rooms.observers(&config), Clock::System, rand::random());
+        let cluster = match traffic {
+            Some(Traffic { outgoing, incoming, inlet }) => {
+                let carrier = Carrier { outgoing, inlet, metrics: rooms.metrics.clone() };
+                let cluster = ClusterThread::start(&config, &hosted, carrier).await?;
+                rooms.notifications.follow(cluster.view.clone());
+                tokio::spawn(relay::deliver(incoming, rooms.publisher.clone()));
                 Some(cluster)
             }
             None => {
@@ -86,7 +94,6 @@ impl Node {
                 None
             }
         };
-        let rooms = Rooms { metrics, invalidation, publisher, rings };
         let server = Arc::new(server(config.clone(), rooms, &hosted, cluster.as_ref()));
         let threads = IoThreads::start(config.startup.threads(), &server)
             .map_err(|error| format!("cannot start a thread: {error}"))?;
@@ -130,27 +137,26 @@ fn listen(config: &Config) -> io::Result<Vec<TcpListener>> {
     Ok(listeners)
 }
 
-/// What each copy of a shard tells.
-fn observers(
-    config: &Arc<Config>,
-    metrics: &Arc<Metrics>,
-    invalidation: &Arc<Invalidation>,
-    rings: &Arc<Rings>,
-) -> Observers {
-    let (config, metrics) = (config.clone(), metrics.clone());
-    let (invalidation, rings) = (invalidation.clone(), rings.clone());
-    let observed = move |shard| {
-        Observed::new(config.clone(), metrics.clone(), invalidation.clone(), rings.clone(), shard)
-    };
-    Arc::new(move |shard| Arc::new(observed(shard)))
-}
-
 /// What is there before the connections are.
 struct Rooms {
     metrics: Arc<Metrics>,
     invalidation: Arc<Invalidation>,
     publisher: Arc<Publisher>,
+    notifications: Arc<Notifications>,
     rings: Arc<Rings>,
+}
+
+impl Rooms {
+    /// Who hears what each copy of a shard tells.
+    fn observers(&self, config: &Arc<Config>) -> Observers {
+        let (config, metrics, rings) = (config.clone(), self.metrics.clone(), self.rings.clone());
+        let (invalidation, notifications) = (self.invalidation.clone(), self.notifications.clone());
+        let observed = move |shard| {
+            let (config, metrics, rings) = (config.clone(), metrics.clone(), rings.clone());
+            Observed::new(config, metrics, invalidation.clone(), notifications.clone(), rings, shard)
+        };
+        Arc::new(move |shard| Arc::new(observed(shard)))
+    }
 }
 
 /// What the connections share.

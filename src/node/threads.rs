@@ -16,15 +16,13 @@ use tracing::debug;
 use crate::bus::transport::Tcp;
 use crate::config::Config;
 use crate::id::{GroupId, NodeId};
-use crate::metrics::Metrics;
 use crate::node::cluster::Cluster;
 use crate::node::cluster::identity::node_id;
 use crate::node::cluster::options::ClusterOptions;
 use crate::node::hosted::Hosted;
-use crate::node::relay::{self, Inbox};
+use crate::node::relay::Carrier;
 use crate::server::Server;
 use crate::server::listener::{HANDOVER, serve};
-use crate::server::publisher::Outgoing;
 use crate::topology::view::View;
 
 /// After handing its leaderships over a stopping node goes on redirecting for so long, so that clients leave it by
@@ -83,26 +81,20 @@ pub struct ClusterThread {
 }
 
 impl ClusterThread {
-    /// Starts the thread and, on it, the node's part of the cluster, which takes what is `outgoing` to the other nodes.
-    /// Also returns what they send.
-    pub async fn start(
-        config: &Arc<Config>,
-        hosted: &Hosted,
-        metrics: &Arc<Metrics>,
-        outgoing: Outgoing,
-    ) -> Result<(Self, Inbox), String> {
+    /// Starts the thread and, on it, the node's part of the cluster and its messages' carrier.
+    pub async fn start(config: &Arc<Config>, hosted: &Hosted, carrier: Carrier) -> Result<Self, String> {
         let (stop, stopping) = mpsc::channel(1);
         let (homes, wishes) = mpsc::channel(HOMES);
         let (started, running) = oneshot::channel();
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| format!("cannot start: {error}"))?;
-        let (config, hosted, metrics) = (config.clone(), hosted.clone(), metrics.clone());
+        let (config, hosted) = (config.clone(), hosted.clone());
         let wanted = Wanted { started, wishes, stopping };
-        let body = move || runtime.block_on(live(config, hosted, metrics, outgoing, wanted));
+        let body = move || runtime.block_on(live(config, hosted, carrier, wanted));
         let thread = std::thread::Builder::new().name("cluster".into()).spawn(body);
         thread.map_err(|error| format!("cannot start a thread: {error}"))?;
-        let (me, view, changed, inbox) = running.await.map_err(|_| "the cluster's thread has ended")??;
-        Ok((Self { me, view, changed, homes, stop }, inbox))
+        let (me, view, changed) = running.await.map_err(|_| "the cluster's thread has ended")??;
+        Ok(Self { me, view, changed, homes, stop })
     }
 
     /// Hands leaderships over and leaves in order.
@@ -114,7 +106,7 @@ impl ClusterThread {
     }
 }
 
-type Running = (NodeId, Arc<ArcSwap<View>>, watch::Receiver<u64>, Inbox);
+type Running = (NodeId, Arc<ArcSwap<View>>, watch::Receiver<u64>);
 
 /// What the rest of the node wants of the thread: to hear that it runs, homes for shards, an end.
 struct Wanted {
@@ -123,18 +115,11 @@ struct Wanted {
     stopping: mpsc::Receiver<oneshot::Sender<()>>,
 }
 
-async fn live(
-    config: Arc<Config>,
-    hosted: Hosted,
-    metrics: Arc<Metrics>,
-    outgoing: Outgoing,
-    wanted: Wanted,
-) {
+async fn live(config: Arc<Config>, hosted: Hosted, carrier: Carrier, wanted: Wanted) {
     let Wanted { started, mut wishes, mut stopping } = wanted;
     let cluster = match enter(&config, &hosted).await {
         Ok((me, cluster)) => {
-            let inbox = relay::accept(cluster.bus(), metrics.clone());
-            let _ = started.send(Ok((me, cluster.view(), cluster.changed(), inbox)));
+            let _ = started.send(Ok((me, cluster.view(), cluster.changed())));
             cluster
         }
         Err(error) => {
@@ -142,7 +127,7 @@ async fn live(
             return;
         }
     };
-    tokio::spawn(relay::carry(outgoing, cluster.bus().clone(), cluster.view(), metrics));
+    carrier.start(&cluster);
     let go_home = async {
         while let Some(shard) = wishes.recv().await {
             cluster.become_home(shard).await;

@@ -354,6 +354,7 @@ impl<'a> Dispatch<'a> {
             author: Some(self.session.client.id),
             tracking: self.session.tracking.remembers(),
             index: None,
+            here: true,
         }
     }
 

@@ -5,11 +5,13 @@
 //! for the log, for a leader, or for a socket. This floor is the only one that knows sockets, and the place where
 //! sessions, shards and tracking meet.
 
+pub mod backlog;
 pub mod batch;
 pub mod connection;
 pub mod dispatch;
 pub mod invalidation;
 pub mod listener;
+pub mod notifications;
 pub mod observed;
 pub mod outbox;
 pub mod pending;

@@ -1,4 +1,5 @@
-//! What a shard's copy tells the node: its own invalidation log, and the tracking tables of all shards.
+//! What a shard's copy tells the node: its own invalidation log, the tracking tables of all shards, and keyspace
+//! notifications.
 //!
 //! In a cluster the log is always written, since a cache may come here to catch up that nobody knew of while things
 //! changed. A single node has nobody to come from elsewhere: it begins when the first one asks.
@@ -8,9 +9,11 @@ use std::sync::Arc;
 use crate::config::Config;
 use crate::id::GroupId;
 use crate::keyspace::effect::{Change, Effect};
+use crate::keyspace::event::Occurrence;
 use crate::keyspace::locked::Lookups;
 use crate::metrics::Metrics;
 use crate::server::invalidation::Invalidation;
+use crate::server::notifications::Notifications;
 use crate::shard::observer::Observer;
 use crate::tracking::ring::Ring;
 use crate::tracking::rings::Rings;
@@ -19,6 +22,7 @@ use crate::tracking::segment::Touched;
 /// See the module's documentation.
 pub struct Observed {
     shard: GroupId,
+    notifications: Arc<Notifications>,
     invalidation: Arc<Invalidation>,
     rings: Arc<Rings>,
     ring: Arc<Ring>,
@@ -32,11 +36,12 @@ impl Observed {
         config: Arc<Config>,
         metrics: Arc<Metrics>,
         invalidation: Arc<Invalidation>,
+        notifications: Arc<Notifications>,
         rings: Arc<Rings>,
         shard: GroupId,
     ) -> Self {
         let ring = rings.open(shard, config.live().invalidation_window_bytes as usize);
-        Self { shard, invalidation, rings, ring, config, metrics }
+        Self { shard, notifications, invalidation, rings, ring, config, metrics }
     }
 
     fn keeps_log(&self) -> bool {
@@ -56,6 +61,14 @@ impl Observer for Observed {
         if self.invalidation.is_listening() {
             self.invalidation.observe(self.shard, author, effects);
         }
+    }
+
+    fn wants_events(&self, here: bool) -> bool {
+        self.notifications.wants(self.shard, here)
+    }
+
+    fn announce(&self, here: bool, events: &[Occurrence]) {
+        self.notifications.announce(self.shard, here, events);
     }
 
     fn applied(&self, index: u64) {

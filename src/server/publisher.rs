@@ -1,28 +1,25 @@
-//! Delivering messages: to this node's subscribers at once, to those of other nodes through a queue.
+//! Delivering messages: to this node's subscribers, and to those of other nodes through a queue.
 //!
-//! A message is delivered at most once, as in Redis: to whoever is subscribed now and can be reached. The queue to the
-//! other nodes is bounded; what does not fit is counted and dropped, as it would be by a node that is down. Who takes
-//! the queue to the bus is the node's concern.
+//! A message is delivered at most once, as in Redis: to whoever is subscribed now and can be reached. The queues are
+//! bounded; what does not fit is counted and dropped, as it would be by a node that is down. Who takes the queue to the
+//! bus is the node's concern.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hashbrown::HashMap;
 use parking_lot::RwLock;
-use tokio::sync::mpsc;
+use slotcast_wire::slot::slot_of;
 
 use crate::codec::Malformed;
 use crate::command::error::CommandError;
 use crate::config::Config;
+use crate::id::GroupId;
 use crate::metrics::Metrics;
 use crate::pubsub::message::{Message, Push};
 use crate::pubsub::registry::{Kind, Registry};
+use crate::server::backlog::{Receiver, Sender, backlog};
 use crate::server::outbox::Outbox;
 
-/// Messages that may wait for the bus; one more is dropped.
-const MAX_WAITING: usize = 1 << 16;
-/// Bytes of them, likewise; a longer message passes if it is alone.
-const MAX_WAITING_BYTES: usize = 64 << 20;
 /// The longest message that nodes carry to each other; a longer one is refused.
 pub const MAX_MESSAGE: usize = 64 << 20;
 
@@ -36,50 +33,53 @@ pub struct Publisher {
     metrics: Arc<Metrics>,
     subscribers: Arc<Registry>,
     outboxes: RwLock<HashMap<u64, Arc<Outbox>>>,
-    /// To the other nodes; `None` in single-node mode.
-    elsewhere: Option<Elsewhere>,
+    /// In a cluster.
+    queues: Option<Queues>,
 }
 
-struct Elsewhere {
-    queue: mpsc::Sender<Box<[u8]>>,
-    bytes: Arc<AtomicUsize>,
+/// What a thread that must not be held up hands over, and what goes to other nodes.
+struct Queues {
+    here: Sender<Batch>,
+    elsewhere: Sender<(To, Batch)>,
 }
 
-/// The other end of the queue to the other nodes: messages as [`Message::put`] writes them.
-pub struct Outgoing {
-    queue: mpsc::Receiver<Box<[u8]>>,
-    bytes: Arc<AtomicUsize>,
+/// Messages as [`Message::put`] writes them.
+pub type Batch = bytes::Bytes;
+
+/// Which other nodes a batch is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum To {
+    /// All.
+    All,
+    /// Those with a copy of the shard that owns this slot.
+    CopiesOf(u16),
+    /// Those without a copy of this shard.
+    Without(GroupId),
 }
 
-impl Outgoing {
-    /// The next messages, at least one and about `bytes` of them at most; `None`: there will be no more.
-    pub async fn next(&mut self, bytes: usize) -> Option<Vec<Box<[u8]>>> {
-        let mut taken = vec![self.queue.recv().await?];
-        let mut len = taken[0].len();
-        while len < bytes
-            && let Ok(message) = self.queue.try_recv()
-        {
-            len += message.len();
-            taken.push(message);
-        }
-        self.bytes.fetch_sub(len, Ordering::Relaxed);
-        Some(taken)
-    }
+/// The other ends of a publisher's queues, and where other nodes' messages come in.
+pub struct Traffic {
+    /// To be taken to other nodes.
+    pub outgoing: Receiver<(To, Batch)>,
+    /// To be delivered here.
+    pub incoming: Receiver<Batch>,
+    /// Takes what other nodes send.
+    pub inlet: Sender<Batch>,
 }
 
 impl Publisher {
-    /// Nobody is connected yet; in a cluster also what is to be carried to the other nodes.
-    pub fn new(config: Arc<Config>, metrics: Arc<Metrics>, clustered: bool) -> (Self, Option<Outgoing>) {
-        let (elsewhere, outgoing) = match clustered {
+    /// Nobody is connected yet; in a cluster also the other ends of its queues.
+    pub fn new(config: Arc<Config>, metrics: Arc<Metrics>, clustered: bool) -> (Self, Option<Traffic>) {
+        let (queues, traffic) = match clustered {
             false => (None, None),
             true => {
-                let (sender, queue) = mpsc::channel(MAX_WAITING);
-                let bytes = Arc::<AtomicUsize>::default();
-                (Some(Elsewhere { queue: sender, bytes: bytes.clone() }), Some(Outgoing { queue, bytes }))
+                let ((elsewhere, outgoing), (here, incoming)) = (backlog(), backlog());
+                let inlet = here.clone();
+                (Some(Queues { here, elsewhere }), Some(Traffic { outgoing, incoming, inlet }))
             }
         };
         let (subscribers, outboxes) = (Arc::default(), RwLock::default());
-        (Self { config, metrics, subscribers, outboxes, elsewhere }, outgoing)
+        (Self { config, metrics, subscribers, outboxes, queues }, traffic)
     }
 
     /// Who subscribes to what.
@@ -104,18 +104,44 @@ impl Publisher {
 
     /// Delivers a message here and hands it on to the other nodes; returns the number of its receivers here.
     pub fn publish(&self, message: Message<'_>) -> Result<usize, CommandError> {
-        if let Some(elsewhere) = &self.elsewhere {
+        if let Some(queues) = &self.queues {
             if message.encoded_len() > MAX_MESSAGE {
                 return Err(TOO_LONG);
             }
-            if !elsewhere.send(message) {
-                self.metrics.messages_dropped.add(1);
-            }
+            let to = if message.sharded { To::CopiesOf(slot_of(message.channel)) } else { To::All };
+            let batch = || {
+                let mut bytes = Vec::with_capacity(message.encoded_len());
+                message.put(&mut bytes);
+                (to, Batch::from(bytes))
+            };
+            self.count(queues.elsewhere.send(message.encoded_len(), batch).is_ok());
         }
         Ok(self.deliver(message))
     }
 
-    /// Delivers messages that another node has put together.
+    /// Delivers messages here for a thread that must not be held up by many subscribers: in a cluster another thread
+    /// does it. In order with others handed over so.
+    pub fn hand_over(&self, batch: Batch) {
+        match &self.queues {
+            Some(queues) => self.count(queues.here.send(batch.len(), || batch).is_ok()),
+            None => drop(self.receive(&batch)),
+        }
+    }
+
+    /// Takes messages to other nodes only.
+    pub fn send(&self, to: To, batch: Batch) {
+        if let Some(queues) = &self.queues {
+            self.count(queues.elsewhere.send(batch.len(), || (to, batch)).is_ok());
+        }
+    }
+
+    fn count(&self, sent: bool) {
+        if !sent {
+            self.metrics.messages_dropped.add(1);
+        }
+    }
+
+    /// Delivers a batch's messages.
     pub fn receive(&self, mut batch: &[u8]) -> Result<(), Malformed> {
         while !batch.is_empty() {
             self.deliver(Message::read(&mut batch)?);
@@ -147,23 +173,5 @@ impl Publisher {
             });
         }
         receivers
-    }
-}
-
-impl Elsewhere {
-    /// Whether it will be tried.
-    fn send(&self, message: Message<'_>) -> bool {
-        let len = message.encoded_len();
-        let before = self.bytes.fetch_add(len, Ordering::Relaxed);
-        let fits = before == 0 || before + len <= MAX_WAITING_BYTES;
-        let sent = fits && {
-            let mut bytes = Vec::with_capacity(len);
-            message.put(&mut bytes);
-            self.queue.try_send(bytes.into()).is_ok()
-        };
-        if !sent {
-            self.bytes.fetch_sub(len, Ordering::Relaxed);
-        }
-        sent
     }
 }

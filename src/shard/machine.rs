@@ -44,6 +44,8 @@ struct Entry<'a> {
     units: Units<'a>,
     now: Millis,
     seed: u64,
+    /// This node has proposed it.
+    here: bool,
 }
 
 impl ShardMachine {
@@ -60,8 +62,8 @@ impl ShardMachine {
         reply: &mut Reply<'_>,
     ) -> Option<Option<Vec<usize>>> {
         entry.seed = entry.seed.wrapping_add(1);
-        let index = Some(entry.index);
-        let occasion = Occasion { now: entry.now, seed: entry.seed, author, tracking, index };
+        let (index, here) = (Some(entry.index), entry.here);
+        let occasion = Occasion { now: entry.now, seed: entry.seed, author, tracking, index, here };
         match entry.units.next()? {
             Ok(Unit::Request(encoded)) => {
                 let mut request = Request::default();
@@ -127,6 +129,7 @@ impl ShardMachine {
                         author: piece.author,
                         tracking: piece.tracking,
                         index: None,
+                        here: true,
                     };
                     if let Ok(needs) = needs(command, args.as_args()) {
                         let resolved = (command, args.as_args());
@@ -148,7 +151,8 @@ impl Machine for ShardMachine {
             error!(shard = %self.shard.id, index, "an entry of the log doesn't decode: nodes of different versions?");
             return;
         };
-        let mut entry = Entry { index, units, now: self.shard.stamp.advance(time), seed };
+        let here = local.is_some();
+        let mut entry = Entry { index, units, now: self.shard.stamp.advance(time), seed, here };
         let mut scratch = std::mem::take(&mut self.scratch);
         if let Some(pieces) = local.as_ref().and_then(|local| local.downcast_ref::<Pieces>()) {
             for piece in std::mem::take(&mut *pieces.lock()) {

@@ -1,6 +1,7 @@
 //! Who hears of effects: the door through which changes leave a shard.
 
 use crate::keyspace::effect::{Change, Effect};
+use crate::keyspace::event::Occurrence;
 use crate::keyspace::locked::Lookups;
 
 /// Who hears of effects. Called while the locks of the slots concerned are held, in the order of application, so
@@ -15,6 +16,13 @@ pub trait Observer: Send + Sync {
     fn applied(&self, index: u64);
     /// Another state has taken the place of this copy's, or another lineage begins; no lock is held.
     fn replaced(&self, lineage: u64, index: u64);
+    /// Whether anybody would hear of events now. If not, they are not even noted. `here`: as in [`Observer::announce`].
+    fn wants_events(&self, _here: bool) -> bool {
+        false
+    }
+    /// What applying one unit, or a read, did to keys, by its names. `here`: on this node and no other, because it
+    /// proposed the unit or served the read.
+    fn announce(&self, _here: bool, _events: &[Occurrence]) {}
     /// So many keys went since their time came, or since memory was short; for the counters.
     fn removed(&self, change: Change, keys: usize);
     /// A read that waited for the log has looked keys up; for the counters.

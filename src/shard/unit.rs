@@ -5,7 +5,7 @@ use slotcast_wire::args::Args;
 use slotcast_wire::reply::Reply;
 use slotcast_wire::request::{Limits, Parsed, Request, RequestParser};
 
-use crate::command::execute::execute;
+use crate::command::execute::{execute, note_misses};
 use crate::command::needs::{needs, union};
 use crate::command::spec::Command;
 use crate::command::table;
@@ -32,6 +32,8 @@ pub struct Occasion {
     pub tracking: bool,
     /// The log entry it is part of; none: it is a read, or runs without a log.
     pub index: Option<u64>,
+    /// Whether this node proposed the unit, or serves the read: no other announces the same.
+    pub here: bool,
 }
 
 impl Shard {
@@ -60,7 +62,13 @@ impl Shard {
         self.remember((command, args), occasion);
         execute(command, &mut locked, args, reply);
         self.note_lapsed(&mut locked);
-        locked.lookups()
+        let lookups = locked.lookups();
+        if lookups.misses > 0 && self.observer.wants_events(true) {
+            locked.events.note(true);
+            note_misses(command, &mut locked, args);
+            self.observer.announce(true, &locked.events.take());
+        }
+        lookups
     }
 
     /// Executes a read that walks over the keys of several shards.
@@ -96,6 +104,7 @@ impl Shard {
                 self.remember((command, *args), occasion);
             }
             execute(command, &mut locked, *args, reply);
+            note_misses(command, &mut locked, *args);
             ends.push(reply.mark() - start);
         }
         self.conclude(locked, occasion);
@@ -119,11 +128,18 @@ impl Shard {
     }
 
     fn lock_for(&self, needs: &Needs, occasion: Occasion) -> Locked<'_> {
-        Locked::new(&self.keyspace, needs, occasion.now, occasion.seed, || self.observer.is_listening())
+        let mut locked =
+            Locked::new(&self.keyspace, needs, occasion.now, occasion.seed, || self.observer.is_listening());
+        locked.events.note(self.observer.wants_events(occasion.here));
+        locked
     }
 
     /// Hands the effects over while the locks are still held.
     fn conclude(&self, mut locked: Locked<'_>, occasion: Occasion) {
+        let events = locked.events.take();
+        if !events.is_empty() {
+            self.observer.announce(occasion.here, &events);
+        }
         let effects = locked.take_effects();
         if effects.is_empty() {
             return;

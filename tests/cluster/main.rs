@@ -2,6 +2,7 @@
 
 mod failover;
 mod nodes;
+mod notifications;
 mod pubsub;
 mod reads;
 mod restart;

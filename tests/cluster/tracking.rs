@@ -56,8 +56,7 @@ fn leader_of(cluster: &Cluster, key: &str) -> usize {
 
 #[test]
 fn a_copy_tells_those_who_have_read_it_and_a_node_that_is_cut_off_tells_them_that_all_may_have_changed() {
-    let mut cluster =
-        Cluster::start("tracking", &["--replica-max-staleness", "1000"]);
+    let mut cluster = Cluster::start("tracking", &["--replica-max-staleness", "1000"]);
     cluster.write(0..1);
     let leader = leader_of(&cluster, "key:0");
     let follower = (leader + 1) % NODES;

@@ -7,6 +7,7 @@ mod figures;
 mod input;
 mod limits;
 mod node;
+mod notifications;
 mod pubsub;
 mod script;
 mod signals;

@@ -20,7 +20,9 @@ use slotcast::node::hosted::Hosted;
 use slotcast::raft::machine::{Cut, InstallError, Local, Machine, Staged, Stager};
 use slotcast::raft::state::Timing;
 use slotcast::server::invalidation::Invalidation;
+use slotcast::server::notifications::Notifications;
 use slotcast::server::observed::Observed;
+use slotcast::server::publisher::Publisher;
 use slotcast::session::clients::Clients;
 use slotcast::shard::Shard;
 use slotcast::shard::upkeep::Upkeep;
@@ -89,8 +91,11 @@ impl Node {
             let invalidation = Arc::new(Invalidation::new(config.clone()));
             let (told, rings, metrics) =
                 (invalidation.clone(), Arc::<Rings>::default(), Arc::<Metrics>::default());
+            let (publisher, _) = Publisher::new(config.clone(), metrics.clone(), false);
+            let notifications = Arc::new(Notifications::new(&config, Arc::new(publisher)));
             let observed = move |shard| {
-                Observed::new(config.clone(), metrics.clone(), told.clone(), rings.clone(), shard)
+                let (config, metrics) = (config.clone(), metrics.clone());
+                Observed::new(config, metrics, told.clone(), notifications.clone(), rings.clone(), shard)
             };
             let hosted = Hosted::new(Arc::new(move |shard| Arc::new(observed(shard))), clock, seed);
             let options = options(setup, seed);

@@ -243,7 +243,7 @@ impl Connection {
 
     fn occasion(&self, shard: &Shard) -> Occasion {
         let (now, seed) = (shard.stamp.now(), shard.stamp.seed());
-        Occasion { now, seed, author: Some(self.author), tracking: true, index: None }
+        Occasion { now, seed, author: Some(self.author), tracking: true, index: None, here: true }
     }
 
     async fn read(&self, shard: &Arc<Shard>, requests: &[OwnedArgs], leased: bool) -> Halt {
