@@ -27,6 +27,7 @@ pub async fn keep(server: Arc<Server>) {
     let mut clients_seen = started;
     loop {
         tokio::time::sleep(server.context.config.live().upkeep_interval()).await;
+        server.context.clock.follow();
         let shards = server.shards.load_full();
         walks.retain(|group, _| shards.contains_key(group));
         for (group, shard) in shards.iter().filter(|(group, _)| server.context.leads(**group)) {
