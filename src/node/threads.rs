@@ -17,7 +17,7 @@ use crate::bus::transport::Tcp;
 use crate::config::Config;
 use crate::id::{GroupId, NodeId};
 use crate::node::cluster::Cluster;
-use crate::node::cluster::identity::node_id;
+use crate::node::cluster::identity::{lock, node_id};
 use crate::node::cluster::options::ClusterOptions;
 use crate::node::hosted::Hosted;
 use crate::node::relay::Carrier;
@@ -117,7 +117,13 @@ struct Wanted {
 
 async fn live(config: Arc<Config>, hosted: Hosted, carrier: Carrier, wanted: Wanted) {
     let Wanted { started, mut wishes, mut stopping } = wanted;
-    let cluster = match enter(&config, &hosted).await {
+    // Held until the thread ends.
+    let held = lock(Path::new(&config.startup.dir));
+    let entered = match &held {
+        Ok(_) => enter(&config, &hosted).await,
+        Err(error) => Err(format!("{}: {error}", config.startup.dir)),
+    };
+    let cluster = match entered {
         Ok((me, cluster)) => {
             let _ = started.send(Ok((me, cluster.view(), cluster.changed())));
             cluster

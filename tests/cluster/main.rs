@@ -1,5 +1,6 @@
 //! A cluster as an operator meets it: three real processes on a real disk.
 
+mod disks;
 mod failover;
 mod nodes;
 mod notifications;

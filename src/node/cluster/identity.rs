@@ -1,6 +1,6 @@
-//! The node's id, kept in its directory.
+//! The node's directory: whose it is, and the node's id, kept there.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::Path;
 
@@ -9,6 +9,23 @@ use rand::RngCore;
 use crate::id::NodeId;
 
 const FILE: &str = "node-id";
+const LOCK: &str = "lock";
+
+/// Makes the directory this process's, as long as what it gives lives; the system lets go of it when the process dies. Two
+/// processes in one directory would be one node twice: one vote given two times, and a log torn apart.
+pub fn lock(dir: &Path) -> io::Result<File> {
+    fs::create_dir_all(dir)?;
+    let file = File::options().create(true).truncate(false).write(true).open(dir.join(LOCK))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            let why =
+                "another process uses this directory: stop that one, or give this node a dir of its own";
+            Err(io::Error::new(io::ErrorKind::ResourceBusy, why))
+        }
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
 
 /// The id in `<dir>/node-id`; a fresh one is written there (and the directory made) the first time. A file that
 /// holds anything else is an error: whoever wrote it must decide.
@@ -42,6 +59,16 @@ mod tests {
     use rand::rngs::StdRng;
 
     use super::*;
+
+    #[test]
+    fn a_directory_is_one_process_s_until_it_lets_go() {
+        let dir = std::env::temp_dir().join(format!("slotcast-lock-{}", std::process::id()));
+        let held = lock(&dir).unwrap();
+        assert!(lock(&dir).unwrap_err().to_string().contains("another process"));
+        drop(held);
+        lock(&dir).unwrap();
+        fs::remove_dir_all(&dir).unwrap();
+    }
 
     #[test]
     fn an_id_is_made_once_and_then_kept() {
