@@ -12,7 +12,7 @@ use slotcast::session::table;
 const ON_PURPOSE: &[(&str, &str, &str)] = &[];
 
 /// What Redis doesn't have.
-const OWN: &[&str] = &["client|reads"];
+const OWN: &[&str] = &["client|reads", "waitaof"];
 
 const COLUMNS: [&str; 8] = ["arity", "flags", "first", "last", "step", "categories", "tips", "keys"];
 

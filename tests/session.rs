@@ -33,7 +33,7 @@ use slotcast::session::clients::Clients;
 use slotcast::session::context::Context;
 use slotcast::session::saves::Saves;
 use slotcast::session::table::resolve;
-use slotcast::session::verdict::Verdict;
+use slotcast::session::verdict::{Copies, Verdict};
 use slotcast::time::Clock;
 use slotcast::topology::change::Change;
 use slotcast::topology::view::{Observed, View};
@@ -214,7 +214,14 @@ fn verdict_text(verdict: Verdict) -> String {
         Verdict::Shutdown => "~ shut down\n".into(),
         Verdict::Execute(batch) => format!("~ execute {:?}\n", batch.requests),
         Verdict::Watch(args) => format!("~ watch {args:?}\n"),
-        Verdict::Wait { replicas, timeout } => format!("~ wait for {replicas} replicas, {timeout:?}\n"),
+        Verdict::Wait(Copies { on_disk, replicas, timeout }) => {
+            let disks = match on_disk {
+                Some(true) => " and this node, on disks",
+                Some(false) => ", on disks",
+                None => "",
+            };
+            format!("~ wait for {replicas} replicas{disks}, {timeout:?}\n")
+        }
     }
 }
 

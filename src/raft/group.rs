@@ -15,15 +15,20 @@ use openraft::{ChangeMembers, RaftMetrics, ReadPolicy};
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
 
+use crate::bus::call::{Lane, Peer};
 use crate::id::{GroupId, MemberId};
+use crate::raft::client::Client;
 use crate::raft::inside::Inside;
 use crate::raft::lease::Lease;
 use crate::raft::proposal::{Done, Proposal};
 use crate::raft::state::{GroupError, GroupState, Member};
 use crate::raft::types::TypeConfig;
+use crate::raft::wire::{Answer, Message};
 
 /// A member may become a voter once it lacks at most this many entries.
 const NEARLY_CAUGHT_UP: u64 = 4096;
+/// Time for a disk to take a log.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time for a membership change to be committed.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -79,6 +84,26 @@ impl Group {
     /// When the state here was as new as the leader's, as far as a follower knows; none: never.
     pub fn as_of(&self) -> Option<Instant> {
         self.0.inbox.freshness.as_of()
+    }
+
+    /// Whether a member's disk has the log up to an index that is committed: waits for that disk, up to [`FLUSH_TIMEOUT`].
+    pub async fn is_on_disk(&self, member: MemberId, index: u64) -> bool {
+        if member == self.member() {
+            return self.0.log.is_on_disk(index).await;
+        }
+        let state = self.state();
+        let (peer, matched) = {
+            let state = state.borrow();
+            let node = state.voters.get(&member).or(state.learners.get(&member)).cloned();
+            (node, state.followers.get(&member).and_then(|follower| follower.matched))
+        };
+        let Some(peer) = peer.filter(|_| matched.is_some_and(|matched| matched >= index)) else {
+            return false;
+        };
+        let peer = Peer { node: Some(peer.node), addr: peer.addr };
+        let client = Client { outside: self.0.outside.clone(), target: member, peer, lane: Lane::Bulk };
+        let answer = client.call(Lane::Control, &Message::Flush(index), FLUSH_TIMEOUT).await;
+        matches!(answer, Ok(Answer::Accepted))
     }
 
     /// The lease that tells whether a read was current.

@@ -85,6 +85,10 @@ impl Inside {
             false if self.doubt.lock().is_some_and(|doubt| !doubt.admits(&message)) => {
                 Answer::Refused("this member's log may lack its end: it waits for the others".into())
             }
+            false if let Message::Flush(index) = message => match self.log.is_on_disk(index).await {
+                true => Answer::Accepted,
+                false => Answer::Refused("that is not on this disk".into()),
+            },
             // Without tokio's budget: a message must reach openraft's queue at the first poll, so that those of
             // one stream keep their order.
             false => tokio::task::unconstrained(self.inbox.answer(&self.raft, message)).await,

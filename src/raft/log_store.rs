@@ -175,6 +175,13 @@ impl LogStore {
         self.durable.as_ref().map(|(wal, key)| (wal, *key))
     }
 
+    /// Waits until the disk has all there is of this log now; whether that reaches up to `index`.
+    pub async fn is_on_disk(&self, index: u64) -> bool {
+        let Some((wal, _)) = &self.durable else { return false };
+        let reaches = self.last().is_some_and(|last| last.index >= index);
+        reaches && wal.flush().await.is_ok()
+    }
+
     /// Bytes kept.
     pub fn bytes(&self) -> usize {
         self.log.lock().bytes

@@ -27,6 +27,7 @@ const PRE_VOTE: u8 = 3;
 const TRANSFER: u8 = 4;
 const SNAPSHOT_CHUNK: u8 = 5;
 const SNAPSHOT_END: u8 = 6;
+const FLUSH: u8 = 7;
 
 pub const BLANK: u8 = 0;
 pub const NORMAL: u8 = 1;
@@ -50,6 +51,8 @@ pub enum Message {
     PreVote(VoteRequest<TypeConfig>),
     /// Somebody shall lead in my place.
     Transfer(TransferLeaderRequest<TypeConfig>),
+    /// Say when your disk has the log up to this index.
+    Flush(u64),
     /// The next chunk of a snapshot; number 0 begins one.
     SnapshotChunk {
         /// Names the transfer: the sending member and its count.
@@ -124,6 +127,10 @@ pub fn encode(to: Address, message: &Message) -> Bytes {
             out.put_u64(*request.to_node_id());
             put_log_id(&mut out, request.last_log_id());
         }
+        Message::Flush(index) => {
+            head(FLUSH);
+            out.put_u64(*index);
+        }
         Message::SnapshotChunk { transfer, number, chunk } => {
             head(SNAPSHOT_CHUNK);
             put_transfer(&mut out, *transfer);
@@ -168,6 +175,7 @@ pub fn decode(mut input: Bytes) -> Result<(Address, Message), Malformed> {
             let (from, to) = (vote(&mut input)?, input.try_get_u64()?);
             Message::Transfer(TransferLeaderRequest::new(from, to, log_id(&mut input)?))
         }
+        FLUSH => Message::Flush(input.try_get_u64()?),
         SNAPSHOT_CHUNK => Message::SnapshotChunk {
             transfer: transfer(&mut input)?,
             number: input.try_get_u32()?,
@@ -365,6 +373,7 @@ mod tests {
             Message::Vote(vote_request.clone()),
             Message::PreVote(vote_request),
             Message::Transfer(TransferLeaderRequest::new(vote, 3, Some(id(5, 13)))),
+            Message::Flush(9),
             Message::SnapshotChunk { transfer: (1, 2), number: 3, chunk: Bytes::from_static(b"chunk") },
             Message::SnapshotEnd { transfer: (1, 2), chunks: 4, vote, meta },
         ];

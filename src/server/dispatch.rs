@@ -24,7 +24,7 @@ use crate::server::{SINGLE, Server};
 use crate::session::entry::Entry;
 use crate::session::table::resolve;
 use crate::session::transaction::Batch;
-use crate::session::verdict::Verdict;
+use crate::session::verdict::{Copies, Verdict};
 use crate::session::{Replies, Session};
 use crate::shard::Shard;
 use crate::shard::unit::Occasion;
@@ -48,8 +48,8 @@ pub enum Step {
     Park(u16),
     /// The shard's lease has run out: confirm the leadership, then try again.
     Confirm(Arc<Shard>),
-    /// WAIT.
-    Wait(usize, std::time::Duration),
+    /// WAIT, WAITAOF.
+    Wait(Copies),
     /// SAVE: wait for its end.
     Saved,
     /// Stop the server.
@@ -192,7 +192,7 @@ impl<'a> Dispatch<'a> {
             Ok(Verdict::Shutdown) => Step::Shutdown,
             Ok(Verdict::Execute(batch)) => Step::Execute(batch),
             Ok(Verdict::Watch(keys)) => self.watch(keys.as_args()),
-            Ok(Verdict::Wait { replicas, timeout }) => Step::Wait(replicas, timeout),
+            Ok(Verdict::Wait(copies)) => Step::Wait(copies),
             Ok(Verdict::Publish { sharded }) => {
                 self.publish(sharded, args);
                 Step::Done

@@ -8,6 +8,7 @@
 pub mod backlog;
 pub mod batch;
 pub mod connection;
+mod copies;
 pub mod dispatch;
 pub mod invalidation;
 pub mod listener;

@@ -28,9 +28,6 @@ use crate::shard::proposal::put_request;
 /// How long a proposed write is waited for before it is answered with UNCERTAIN.
 pub const OUTCOME_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How often WAIT, which may wait for ever, looks whether its client is still there.
-const ABANDONED_CHECK: Duration = Duration::from_secs(1);
-
 /// The answer to a write that was proposed and may or may not take effect.
 pub const UNCERTAIN: &str =
     "UNCERTAIN The write was proposed but not confirmed in time; it may or may not take effect";
@@ -61,9 +58,8 @@ impl Connection {
                 self.session.tracking.caching = false;
                 Deferred::Answered { consumed: 0 }
             }
-            Pending::Step(Step::Wait(replicas, timeout), _) => {
-                let count = self.replicas_with_last_write(replicas, timeout).await;
-                Reply::new(&mut self.output, self.session.proto).integer(count as i64);
+            Pending::Step(Step::Wait(copies), _) => {
+                self.wait_for_copies(copies).await;
                 Deferred::Answered { consumed: 0 }
             }
             Pending::Step(Step::Saved, _) => {
@@ -216,44 +212,5 @@ impl Connection {
                 return self.answer_down();
             }
         }
-    }
-
-    /// How many replicas hold this connection's last write (true at the time of the answer).
-    async fn replicas_with_last_write(&mut self, wanted: usize, timeout: Duration) -> usize {
-        let Some((group, index)) = self.last_write else { return self.replicas() };
-        let Some(proposer) = self.server.shards.load().get(&group).and_then(|shard| shard.proposer()) else {
-            return 0;
-        };
-        let until = (!timeout.is_zero()).then(|| Instant::now() + timeout);
-        let mut state = proposer.group().state();
-        loop {
-            let holding = {
-                let state = state.borrow_and_update();
-                state
-                    .followers
-                    .values()
-                    .filter(|follower| follower.matched.is_some_and(|at| at >= index))
-                    .count()
-            };
-            if holding >= wanted {
-                return holding;
-            }
-            let look = Instant::now() + ABANDONED_CHECK;
-            let next = until.map_or(look, |until| until.min(look));
-            let goes_on = match timeout_at(next, state.changed()).await {
-                Ok(changed) => changed.is_ok(),
-                Err(_) => until != Some(next) && !self.is_abandoned(),
-            };
-            if !goes_on {
-                return holding;
-            }
-        }
-    }
-
-    /// Followers of the shards this node leads: what WAIT counts for a connection that has written nothing.
-    fn replicas(&self) -> usize {
-        let shards = self.server.shards.load();
-        let followers = shards.values().filter_map(|shard| shard.proposer());
-        followers.map(|proposer| proposer.group().state().borrow().followers.len()).max().unwrap_or(0)
     }
 }

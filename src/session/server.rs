@@ -1,4 +1,4 @@
-//! Commands about the node: TIME, ROLE, LOLWUT, WAIT, MEMORY, SHUTDOWN.
+//! Commands about the node: TIME, ROLE, LOLWUT, WAIT, WAITAOF, MEMORY, SHUTDOWN.
 
 use std::time::Duration;
 
@@ -8,9 +8,10 @@ use slotcast_wire::reply::Reply;
 
 use crate::command::error::CommandError;
 use crate::command::spec::Flags;
+use crate::config::setting::Durability;
 use crate::session::context::Context;
 use crate::session::row::{Refused, Row};
-use crate::session::verdict::Verdict;
+use crate::session::verdict::{Copies, Verdict};
 use crate::session::{Session, VERSION};
 
 const STOP: Flags = Flags::ADMIN
@@ -34,6 +35,9 @@ pub const ROWS: &[Row] = &[
     Row::new("wait", 3, wait).flags(Flags::NOSCRIPT).categories(&["@connection"])
         .tips(&["request_policy:all_shards", "response_policy:agg_min"])
         .docs("generic", "3.0.0", "O(1)", "Waits until as many replicas hold the connection's writes; returns how many do."),
+    Row::new("waitaof", 4, waitaof).flags(Flags::NOSCRIPT).categories(&["@connection"])
+        .tips(&["request_policy:all_shards", "response_policy:agg_min"])
+        .docs("generic", "7.2.0", "O(1)", "Waits until the connection's writes are on this node's disk and on as many replicas' disks; returns on how many they are."),
     Row::container("memory", MEMORY)
         // MEMORY USAGE is about a key: `command::object` has it.
         .refuses(&[Refused { names: &["purge", "malloc-stats"], why: "the allocator looks after itself" }])
@@ -87,15 +91,51 @@ fn wait(
     reply: &mut Reply<'_>,
 ) -> Result<Verdict, CommandError> {
     let replicas = parse_i64(args.at(1)).ok_or(CommandError::NOT_INTEGER)?;
-    let timeout =
-        parse_i64(args.at(2)).ok_or(CommandError::text("ERR timeout is not an integer or out of range"))?;
-    let timeout = u64::try_from(timeout).map_err(|_| CommandError::text("ERR timeout is negative"))?;
+    let timeout = timeout(args.at(2))?;
     if context.cluster.is_none() {
         reply.integer(0);
         return Ok(Verdict::Replied);
     }
-    let replicas = usize::try_from(replicas).unwrap_or(0);
-    Ok(Verdict::Wait { replicas, timeout: Duration::from_millis(timeout) })
+    Ok(Verdict::Wait(Copies { on_disk: None, replicas: usize::try_from(replicas).unwrap_or(0), timeout }))
+}
+
+fn waitaof(
+    _: &mut Session,
+    context: &Context,
+    args: Args<'_>,
+    reply: &mut Reply<'_>,
+) -> Result<Verdict, CommandError> {
+    let local = parse_i64(args.at(1)).ok_or(CommandError::NOT_INTEGER)?;
+    if !(0..=1).contains(&local) {
+        return Err(CommandError::text("ERR value is out of range, value must between 0 and 1"));
+    }
+    let replicas = parse_i64(args.at(2)).ok_or(CommandError::NOT_INTEGER)?;
+    let replicas = usize::try_from(replicas)
+        .map_err(|_| CommandError::text("ERR value is out of range, must be positive"))?;
+    let timeout = timeout(args.at(3))?;
+    let error = match (&context.cluster, context.config.startup.durability) {
+        (None, _) => "ERR WAITAOF cannot be used when numlocal is set but appendonly is disabled.",
+        (_, Durability::Memory) => {
+            "ERR WAITAOF cannot be used when numlocal is set but durability is memory."
+        }
+        _ => return Ok(Verdict::Wait(Copies { on_disk: Some(local > 0), replicas, timeout })),
+    };
+    if local > 0 {
+        return Err(CommandError::text(error));
+    }
+    // Nothing is ever on a disk.
+    reply.array(2);
+    reply.integer(0);
+    reply.integer(0);
+    Ok(Verdict::Replied)
+}
+
+/// Milliseconds; zero: without limit.
+fn timeout(word: &[u8]) -> Result<Duration, CommandError> {
+    let timeout =
+        parse_i64(word).ok_or(CommandError::text("ERR timeout is not an integer or out of range"))?;
+    let timeout = u64::try_from(timeout).map_err(|_| CommandError::text("ERR timeout is negative"))?;
+    Ok(Duration::from_millis(timeout))
 }
 
 /// Keys and bytes of the keyspaces this node holds a copy of.

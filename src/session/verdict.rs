@@ -4,6 +4,17 @@ use slotcast_wire::args::OwnedArgs;
 
 use crate::session::transaction::Batch;
 
+/// What WAIT and WAITAOF wait for.
+#[derive(Clone, Copy, Debug)]
+pub struct Copies {
+    /// WAITAOF: copies count when they are on disks; whether this node's own is waited for. `None`: WAIT.
+    pub on_disk: Option<bool>,
+    /// Replicas to wait for.
+    pub replicas: usize,
+    /// At most (zero: without limit).
+    pub timeout: std::time::Duration,
+}
+
 /// What the dispatcher does next.
 pub enum Verdict {
     /// Nothing: the reply is written.
@@ -17,13 +28,8 @@ pub enum Verdict {
     Execute(Batch),
     /// Note the state of these keys (a WATCH request's arguments), then reply OK.
     Watch(OwnedArgs),
-    /// Reply with the number of replicas that hold this connection's writes, waiting for so many at most so long.
-    Wait {
-        /// Replicas to wait for.
-        replicas: usize,
-        /// At most (zero: without limit).
-        timeout: std::time::Duration,
-    },
+    /// Reply with the number of copies that hold this connection's writes, waiting for so many at most so long.
+    Wait(Copies),
     /// Deliver the message of this PUBLISH or SPUBLISH request, then reply with the number of its receivers here.
     Publish {
         /// SPUBLISH.

@@ -104,6 +104,13 @@ impl Wal {
         kept.await.map_err(|_| io::Error::other("the log is closed"))?
     }
 
+    /// Waits until everything written so far is on the disk.
+    pub async fn flush(&self) -> io::Result<()> {
+        let (done, kept) = oneshot::channel();
+        self.append_durably([], Box::new(move |result| drop(done.send(result))));
+        kept.await.map_err(|_| io::Error::other("the log is closed"))?
+    }
+
     /// Waits until the node's note is on the disk.
     pub async fn note(&self, note: &[u8]) -> io::Result<()> {
         self.save(Record { body: [&[], note], ..Record::new(Kind::Note, NODE, 0, 0) }).await
