@@ -6,6 +6,8 @@ A loop (CLIENT/loop.*) writes and reads back keys of all slots until its standar
   events       calls that failed or took over 100 ms: {at: ms since 1970 when it began, took_ms, error: text or null}
   stale        reads that gave neither the last acknowledged value nor one of unknown fate written after it
   lost         the same for every key at the very end
+and, if it also subscribes to a channel and publishes there all the time:
+  messages     {heard: how many, twice: how many of them a second time, silent_ms: the longest wait for one}
 """
 
 import json
@@ -22,6 +24,7 @@ SETTLE_S = 1.5
 VICTIM = 2
 LOOP_START_S = 30
 LOOP_END_S = 60
+SILENT_MS = 15_000
 
 
 @dataclass
@@ -113,3 +116,7 @@ def judge(client, faults, report, strict):
     wrong = report["lost"] + report["stale"]
     remark = f"{report['calls']} commands, {len(report['lost'])} writes lost, {len(report['stale'])} stale reads"
     yield "no acknowledged write lost, no stale read", "; ".join(wrong[:3]) if wrong and strict else None, remark
+    if messages := report.get("messages"):
+        remark = "{heard} messages, {twice} of them twice, longest silence {silent_ms:.0f} ms".format(**messages)
+        wrong = messages["twice"] or not messages["heard"] or messages["silent_ms"] > SILENT_MS
+        yield "messages go on, none twice", remark if wrong and strict else None, remark

@@ -281,6 +281,58 @@ test("CLIENT SETNAME, GETNAME, ID, LIST; ECHO; PING", async () => {
   }
 });
 
+/** What a subscriber hears next by an event of ioredis, as the listener gets it. */
+const next = (subscriber, event) => new Promise((resolve) => subscriber.once(event, (...said) => resolve(said)));
+
+test("subscriptions hear what is published at any node", async () => {
+  const subscriber = connect(ioredis);
+  try {
+    assert.equal(await subscriber.subscribe("news", "other"), 2);
+    assert.equal(await subscriber.psubscribe("n?ws"), 3);
+    for (const [i, node] of cluster.nodes("master").entries()) {
+      const heard = Promise.all([next(subscriber, "message"), next(subscriber, "pmessage")]);
+      await node.publish("news", `message ${i}`);
+      assert.deepEqual(await heard, [["news", `message ${i}`], ["n?ws", "news", `message ${i}`]]);
+    }
+    assert.equal(await subscriber.unsubscribe("news"), 2);
+    assert.equal(await subscriber.punsubscribe("n?ws"), 1);
+  } finally {
+    subscriber.disconnect();
+  }
+});
+
+test("a connection can subscribe, unsubscribe and go on", async () => {
+  const node = single(startNode());
+  try {
+    await node.subscribe("news");
+    const heard = next(node, "message");
+    await cluster.publish("news", "hello");
+    assert.deepEqual(await heard, ["news", "hello"]);
+    assert.equal(await node.unsubscribe("news"), 0);
+    assert.equal(await node.echo("free again"), "free again");
+  } finally {
+    node.disconnect();
+  }
+});
+
+test("shard channels at their slot's owner", async () => {
+  const ranges = await cluster.nodes("master")[0].cluster("SLOTS");
+  for (const channel of ["shard:a", "shard:b", "shard:c"]) {
+    const slot = await cluster.nodes("master")[0].cluster("KEYSLOT", channel);
+    const [host, port] = ranges.find(([from, to]) => from <= slot && slot <= to)[2];
+    const node = single({ host, port });
+    try {
+      assert.equal(await node.ssubscribe(channel), 1);
+      const heard = next(node, "smessage");
+      assert.equal(await cluster.spublish(channel, "hello"), 1);
+      assert.deepEqual(await heard, [channel, "hello"]);
+      assert.equal(await node.sunsubscribe(channel), 0);
+    } finally {
+      node.disconnect();
+    }
+  }
+});
+
 test("a node that isn't the owner says MOVED to the owner", async () => {
   const ranges = await cluster.nodes("master")[0].cluster("SLOTS");
   const slot = await cluster.nodes("master")[0].cluster("KEYSLOT", "moved");

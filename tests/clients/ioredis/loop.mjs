@@ -19,6 +19,24 @@ const keys = new Map();
 const unanswered = new Set();
 let open = true;
 
+/** What a subscriber of the same application hears of the channel that every step publishes to. */
+const channel = `${prefix}:news`;
+const heard = new Set();
+const messages = { heard: 0, twice: 0, silent_ms: 0 };
+let last_heard = performance.now();
+function silence() {
+  const now = performance.now();
+  messages.silent_ms = Math.max(messages.silent_ms, now - last_heard);
+  last_heard = now;
+}
+const subscriber = connect(ioredis);
+subscriber.on("message", (_, message) => {
+  silence();
+  messages.heard++;
+  if (heard.has(message)) messages.twice++;
+  heard.add(message);
+});
+
 /** One call, timed; failures and slow calls become events. Gives { reply } or { error }. */
 async function timed(call) {
   const at = Date.now();
@@ -58,13 +76,17 @@ async function writeAndReadBack(key, value) {
 
 process.stdin.on("end", () => (open = false)).resume();
 await writeAndReadBack(`${prefix}:first`, "0");
+await subscriber.subscribe(channel);
+last_heard = performance.now();
 console.log("running");
 const pending = new Set();
 for (let i = 0; open; i++) {
   const one = writeAndReadBack(`${prefix}:${i % KEYS}`, String(i)).finally(() => pending.delete(one));
   pending.add(one);
+  cluster.publish(channel, String(i)).catch(() => {});
   await sleep(EVERY_MS);
 }
+silence();
 await Promise.race([Promise.all(pending), sleep(LAST_ANSWER_MS)]);
 for (const { at, start } of unanswered) {
   report.events.push({ at, took_ms: performance.now() - start, error: "never answered" });
@@ -73,5 +95,7 @@ for (const [key, { acked, maybe }] of keys) {
   const found = await cluster.get(key);
   if (found !== acked && !maybe.includes(found)) report.lost.push(`${key}: found ${found}, acknowledged ${acked}`);
 }
+subscriber.disconnect();
 cluster.disconnect();
+report.messages = messages;
 process.stdout.write(`${JSON.stringify(report)}\n`, () => process.exit(0));

@@ -202,6 +202,25 @@ def tracking_pushes_an_invalidation():
 
 
 @test
+def a_subscriber_prints_what_is_published_at_another_node():
+    for flags in ([], ["-3"]):
+        watcher = subprocess.Popen(["redis-cli", *flags, "--no-raw", "-h", HOST, "-p", PORT, "psubscribe", "ne?s"], stdin=subprocess.DEVNULL,
+                                   stdout=subprocess.PIPE, text=True, bufsize=1)
+        try:
+            said = ""
+            while "psubscribe" not in said or "(integer) 1" not in said:
+                said += watcher.stdout.readline()
+            other = next(port for port in master_ports() if port != PORT)
+            equal(cli("publish", "news", "hello", port=other), "0")
+            while '"hello"' not in said:
+                said += watcher.stdout.readline()
+        finally:
+            watcher.kill()
+            watcher.wait()
+        contains(said, '"pmessage"', '"ne?s"', '"news"')
+
+
+@test
 def benchmark_against_the_cluster():
     text = run("redis-benchmark", "-h", HOST, "-p", PORT, "--cluster", "-q", "-t", "set,get,incr,hset,mset", "-n", 20_000, "-r", 1000, "-P", 8)
     for name in ("SET", "GET", "INCR", "HSET", "MSET"):

@@ -296,6 +296,80 @@ def a_client_with_a_wrong_slot_table_is_led_right(c):
     misled.close()
 
 
+def next_message(read):
+    """The next message that is no confirmation."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        message = read(timeout=0.2)
+        if message and "subscribe" not in message["type"]:
+            return message["type"], message["pattern"], message["channel"], message["data"]
+    raise AssertionError("no message within 10 s")
+
+
+@test
+def subscriptions_in_both_protocols(c):
+    for protocol in (2, 3):
+        client = connect(protocol=protocol)
+        pubsub = client.pubsub()
+        pubsub.subscribe("news")
+        pubsub.psubscribe("ne?s", "other*")
+        for _ in range(3):  # the confirmations
+            assert pubsub.get_message(timeout=5), "no confirmation"
+        for node in c.get_primaries():  # whichever node is asked
+            node.redis_connection.publish("news", f"from {node.port}")
+            equal(next_message(pubsub.get_message), ("message", None, "news", f"from {node.port}"))
+            equal(next_message(pubsub.get_message), ("pmessage", "ne?s", "news", f"from {node.port}"))
+        pubsub.unsubscribe()
+        pubsub.punsubscribe()
+        pubsub.close()
+        client.close()
+
+
+@test
+def shard_channels(c):
+    pubsub = c.pubsub()
+    names = [f"shard:{i}" for i in range(6)]  # on all three masters
+    for name in names:
+        pubsub.ssubscribe(name)
+    for name in names:
+        deadline = time.monotonic() + 10
+        while c.spublish(name, f"to {name}") != 1:
+            assert time.monotonic() < deadline, f"nobody is subscribed to {name}"
+            time.sleep(0.02)
+    heard = {}
+    deadline = time.monotonic() + 10
+    while len(heard) < len(names) and time.monotonic() < deadline:
+        message = pubsub.get_sharded_message(timeout=0.1)
+        if message and message["type"] == "smessage":
+            heard[message["channel"]] = message["data"]
+    equal(heard, {name: f"to {name}" for name in names})
+    pubsub.sunsubscribe()
+    pubsub.close()
+
+
+@test
+def keyspace_notifications_at_every_master(c):
+    listeners = []
+    for node in c.get_primaries():
+        node.redis_connection.config_set("notify-keyspace-events", "KEA")
+        listeners.append(direct(node).pubsub())
+        listeners[-1].psubscribe("__keyevent@0__:*")
+        assert listeners[-1].get_message(timeout=5), "no confirmation"
+    for i in range(12):
+        c.set(f"noted:{i}", "v")
+    c.delete("noted:0")
+    expected = [("del", "noted:0")] + sorted(("set", f"noted:{i}") for i in range(12))
+    heard = []
+    deadline = time.monotonic() + 10
+    while len(heard) < len(expected) and time.monotonic() < deadline:
+        messages = [listener.get_message(timeout=0.05) for listener in listeners]
+        heard += [(m["channel"].split(":")[1], m["data"]) for m in messages if m]
+    equal(sorted(heard), expected)
+    for node, listener in zip(c.get_primaries(), listeners):
+        listener.close()
+        node.redis_connection.config_set("notify-keyspace-events", "")
+
+
 def main():
     client = connect()
     client.flushall(target_nodes=RedisCluster.PRIMARIES)

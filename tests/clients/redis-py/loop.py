@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 
+import redis
 from redis.cluster import RedisCluster
 
 THREADS = 4
@@ -70,8 +71,60 @@ class Loop:
                 self.report["lost"].append(f"{key}: found {found}, acknowledged {self.acked.get(key)}")
 
 
+class Subscriber(threading.Thread):
+    """What a subscriber of the same application hears of the channel that a publisher uses all the time. redis-py leaves
+    a lost connection to the application."""
+
+    def __init__(self, client):
+        super().__init__()
+        self.client, self.channel = client, "loop:redis-py:news"
+        self.report = {"heard": 0, "twice": 0, "silent_ms": 0}
+        self.seen, self.subscribed, self.stop = set(), threading.Event(), threading.Event()
+
+    def run(self):
+        self.last = time.monotonic()
+        while not self.stop.is_set():
+            try:
+                self.listen()
+            except (redis.RedisError, OSError):
+                time.sleep(0.1)
+        self.silence()
+
+    def listen(self):
+        pubsub = self.client.pubsub()
+        pubsub.subscribe(self.channel)
+        self.subscribed.set()
+        while not self.stop.is_set():
+            message = pubsub.get_message(timeout=0.2)
+            if message and message["type"] == "message":
+                self.silence()
+                self.report["heard"] += 1
+                self.report["twice"] += message["data"] in self.seen
+                self.seen.add(message["data"])
+        pubsub.close()
+
+    def silence(self):
+        now = time.monotonic()
+        self.report["silent_ms"] = max(self.report["silent_ms"], (now - self.last) * 1000)
+        self.last = now
+
+    def publish(self):
+        i = 0
+        while not self.stop.wait(EVERY_S):
+            i += 1
+            try:
+                self.client.publish(self.channel, str(i))
+            except (redis.RedisError, OSError):
+                pass
+
+
 def main():
     client = RedisCluster(host=HOST, port=int(PORT), decode_responses=True)
+    subscriber = Subscriber(client)
+    subscriber.start()
+    publisher = threading.Thread(target=subscriber.publish)
+    subscriber.subscribed.wait()
+    publisher.start()
     loops = [Loop(client, n) for n in range(THREADS)]
     for loop in loops:
         loop.step(0)
@@ -82,13 +135,15 @@ def main():
     print("running", flush=True)
     sys.stdin.read()
     stop.set()
-    for thread in threads:
+    subscriber.stop.set()
+    for thread in (*threads, publisher, subscriber):
         thread.join()
     whole = {"calls": 0, "events": [], "stale": [], "lost": [], "longest_ms": 0}
     for loop in loops:
         loop.check()
         for name, value in loop.report.items():
             whole[name] = max(whole[name], value) if name == "longest_ms" else whole[name] + value
+    whole["messages"] = subscriber.report
     print(json.dumps(whole), flush=True)
 
 
