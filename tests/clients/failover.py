@@ -1,4 +1,4 @@
-"""Faults under running clients: every client's loop at once, one node killed, terminated, paused, and what each client saw.
+"""Faults under running clients: every client's loop and cache at once, one node killed, terminated, paused, and what each client saw.
 
 A loop (CLIENT/loop.*) writes and reads back keys of all slots until its standard input closes, then prints JSON:
   calls        number of commands the application sent
@@ -120,3 +120,10 @@ def judge(client, faults, report, strict):
         remark = "{heard} messages, {twice} of them twice, longest silence {silent_ms:.0f} ms".format(**messages)
         wrong = messages["twice"] or not messages["heard"] or messages["silent_ms"] > SILENT_MS
         yield "messages go on, none twice", remark if wrong and strict else None, remark
+
+
+def judge_cache(_client, _faults, report, _strict):
+    """The same for a client-side cache: nothing in it may be stale once the writers have been quiet."""
+    wrong = report["stale"] or ([] if report["hits"] else ["no read was answered from the cache"])
+    remark = f"{report['reads']} reads, {report['hits']} found in the cache"
+    yield "no stale entry in the client-side cache after all faults", f"{len(wrong)}: {'; '.join(wrong[:3])}" if wrong else None, remark

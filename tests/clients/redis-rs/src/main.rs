@@ -1,6 +1,7 @@
 //! The `redis` crate's asynchronous cluster client against a cluster: `commands` runs what an application does, `loop` keeps
-//! writing through faults. `CLUSTER_NODE=host:port` names the one node it knows.
+//! writing through faults, `cache` keeps a client-side cache through them. `CLUSTER_NODE=host:port` names the one node it knows.
 
+mod caching;
 mod commands;
 mod looping;
 
@@ -23,7 +24,8 @@ async fn main() {
     let failed = match std::env::args().nth(1).as_deref() {
         Some("commands") => commands::run().await,
         Some("loop") => looping::run().await,
-        _ => Err("usage: slotcast-redis-rs commands|loop".into()),
+        Some("cache") => caching::run().await,
+        _ => Err("usage: slotcast-redis-rs commands|loop|cache".into()),
     };
     if let Err(error) = failed {
         eprintln!("{error}");
