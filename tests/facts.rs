@@ -12,7 +12,17 @@ use slotcast::session::table;
 const ON_PURPOSE: &[(&str, &str, &str)] = &[];
 
 /// What Redis doesn't have.
-const OWN: &[&str] = &["client|reads", "waitaof"];
+const OWN: &[&str] = &[
+    "client|reads",
+    "waitaof",
+    "client|stamp",
+    "invalidations",
+    "invalidations|ack",
+    "invalidations|help",
+    "invalidations|status",
+    "invalidations|subscribe",
+    "invalidations|unsubscribe",
+];
 
 const COLUMNS: [&str; 8] = ["arity", "flags", "first", "last", "step", "categories", "tips", "keys"];
 

@@ -11,6 +11,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use crate::bus::call::Peer;
 use crate::raft::inside::Inside;
+use crate::raft::lease::lease_length;
 use crate::raft::saving::Saving;
 use crate::raft::state::{Follower, GroupState};
 use crate::raft::succession::{Link, Succession};
@@ -192,10 +193,8 @@ impl Driver {
         }
     }
 
-    /// The lease ends a tenth of itself early: clocks' rates may differ.
     fn extend_lease(&self, metrics: &Metrics, ready: bool, now: Instant) {
-        let length = self.inside.options.timing.election_max;
-        let length = length - length / 10;
+        let length = lease_length(self.inside.options.timing.election_max);
         // `now` was taken before `elapsed` is, so the result is never later than the truth.
         let acked = metrics.last_quorum_acked.map(|acked| now - acked.elapsed());
         let until = if self.alone { Some(now) } else { acked }.filter(|_| ready).map(|since| since + length);

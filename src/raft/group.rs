@@ -19,7 +19,7 @@ use crate::bus::call::{Lane, Peer};
 use crate::id::{GroupId, MemberId};
 use crate::raft::client::Client;
 use crate::raft::inside::Inside;
-use crate::raft::lease::Lease;
+use crate::raft::lease::{Lease, lease_length};
 use crate::raft::proposal::{Done, Proposal};
 use crate::raft::state::{GroupError, GroupState, Member};
 use crate::raft::types::TypeConfig;
@@ -81,9 +81,12 @@ impl Group {
         self.0.inbox.freshness.is_within(limit, now)
     }
 
-    /// When the state here was as new as the leader's, as far as a follower knows; none: never.
+    /// The last moment as of which a quorum is known to have stood behind the state here: by this member's lease if it
+    /// leads, by what its leader says otherwise.
     pub fn as_of(&self) -> Option<Instant> {
-        self.0.inbox.freshness.as_of()
+        let length = lease_length(self.0.options.timing.election_max);
+        let leading = self.0.lease.until().map(|until| until - length);
+        leading.max(self.0.inbox.freshness.as_of())
     }
 
     /// Whether a member's disk has the log up to an index that is committed: waits for that disk, up to [`FLUSH_TIMEOUT`].

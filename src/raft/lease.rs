@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -36,6 +37,12 @@ impl Lease {
         now < until
     }
 
+    /// When it ends, or has ended; `None`: there is none.
+    pub fn until(&self) -> Option<Instant> {
+        let until = self.until.load(Ordering::Acquire);
+        (until > 0).then(|| self.start + Duration::from_nanos(until))
+    }
+
     /// Lets it end at `until`.
     pub(in crate::raft) fn extend(&self, until: Instant) {
         let until = until.saturating_duration_since(self.start).as_nanos() as u64;
@@ -48,10 +55,15 @@ impl Lease {
     }
 }
 
+/// How long a lease holds after a quorum has answered, where voters wait for `election_max`: it ends a tenth early, since
+/// clocks' rates may differ.
+pub(in crate::raft) fn lease_length(election_max: Duration) -> Duration {
+    election_max - election_max / 10
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn a_lease_holds_until_its_end_and_not_after_it_is_revoked() {

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use slotcast_wire::request::{Limits, ProtocolError, RequestParser};
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::io::{AsyncRead, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tracing::debug;
@@ -27,6 +27,7 @@ use crate::id::GroupId;
 use crate::server::Server;
 use crate::server::batch::{Batch, Prepared};
 use crate::server::dispatch::{Dispatch, Step};
+use crate::server::feeding::Feeding;
 use crate::server::outbox::Outbox;
 use crate::server::pending::{Deferred, Pending};
 use crate::server::piece::Gather;
@@ -60,15 +61,17 @@ thread_local! {
 /// See the module's documentation.
 pub struct Connection {
     pub(super) server: Arc<Server>,
-    stream: TcpStream,
+    pub(super) stream: TcpStream,
     pub(super) session: Session,
     outbox: Arc<Outbox>,
     parser: RequestParser,
+    /// Its stream of invalidations, if it has subscribed.
+    feeding: Option<Box<Feeding>>,
     /// Received, not yet executed.
     pub(super) input: Vec<u8>,
     /// To be sent, from `sent` on.
     pub(super) output: Vec<u8>,
-    sent: usize,
+    pub(super) sent: usize,
     /// There may be whole requests in `input`.
     runnable: bool,
     closing: bool,
@@ -108,6 +111,7 @@ impl Connection {
             stream,
             session,
             outbox,
+            feeding: None,
             parser: RequestParser::default(),
             input: Vec::new(),
             output: Vec::new(),
@@ -151,6 +155,8 @@ impl Connection {
                 if self.closing {
                     return Poll::Ready(Ok(Turn::Close));
                 }
+                self.poll_feed(task);
+                ready!(self.poll_flush(task))?;
                 let halt = match std::mem::take(&mut self.runnable) {
                     true => self.serve_kept(scratch),
                     false => ready!(self.poll_receive(task, scratch))?,
@@ -165,6 +171,17 @@ impl Connection {
                 }
             }
         })
+    }
+
+    /// Takes what is new of the stream of invalidations, now that everything before it is sent.
+    fn poll_feed(&mut self, task: &mut TaskContext<'_>) {
+        match &mut self.session.following {
+            Some(following) => {
+                let feeding = self.feeding.get_or_insert_with(|| Box::new(Feeding::due()));
+                feeding.poll(following, &self.server, task, &mut self.output);
+            }
+            None => self.feeding = None,
+        }
     }
 
     /// Takes what has arrived and executes what is whole.
@@ -281,52 +298,6 @@ impl Connection {
             scratch.output = Vec::with_capacity(WRITE_BYTES);
         }
         sent
-    }
-
-    fn send_or_keep(&mut self, task: &mut TaskContext<'_>, out: &[u8]) -> io::Result<()> {
-        let mut sent = 0;
-        if self.output.is_empty() {
-            while sent < out.len() {
-                match Pin::new(&mut self.stream).poll_write(task, &out[sent..]) {
-                    Poll::Ready(written) => sent += written?,
-                    Poll::Pending => break,
-                }
-            }
-        }
-        self.output.extend_from_slice(&out[sent..]);
-        let limit = self.server.output_limit(&self.session);
-        if limit > 0 && (self.output.len() - self.sent) as u64 > limit {
-            self.server.context.metrics.output_limit_disconnections.add(1);
-            return Err(io::Error::other("its replies exceed client-output-buffer-limit"));
-        }
-        self.server.context.metrics.output_bytes.add(out.len() as u64);
-        Ok(())
-    }
-
-    /// Sends what is left of earlier turns.
-    fn poll_flush(&mut self, task: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
-        if self.output.is_empty() {
-            return Poll::Ready(Ok(()));
-        }
-        let client = &self.session.client;
-        while self.sent < self.output.len() {
-            match Pin::new(&mut self.stream).poll_write(task, &self.output[self.sent..]) {
-                Poll::Ready(written) => {
-                    self.sent += written?;
-                    client.stalled_since.store(0, Relaxed);
-                }
-                Poll::Pending => {
-                    client.unsent.store((self.output.len() - self.sent) as u64, Relaxed);
-                    let now = self.server.context.clock.now();
-                    let _ = client.stalled_since.compare_exchange(0, now, Relaxed, Relaxed);
-                    return Poll::Pending;
-                }
-            }
-        }
-        client.unsent.store(0, Relaxed);
-        self.output = Vec::new();
-        self.sent = 0;
-        Poll::Ready(Ok(()))
     }
 
     /// Waits for what a request needs, then lets the requests go on.

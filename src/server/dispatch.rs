@@ -353,6 +353,7 @@ impl<'a> Dispatch<'a> {
             seed: self.seed,
             author: Some(self.session.client.id),
             tracking: self.session.tracking.remembers(),
+            stamped: self.session.stamped,
             index: None,
             here: true,
         }

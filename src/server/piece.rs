@@ -87,7 +87,7 @@ pub fn propose(
 ) -> oneshot::Receiver<PieceReply> {
     let (reply, receiver) = oneshot::channel();
     let (author, tracking) = (Some(session.client.id), session.tracking.remembers());
-    let piece = Piece { author, tracking, proto: session.proto, steps, reply };
+    let piece = Piece { author, tracking, stamped: session.stamped, proto: session.proto, steps, reply };
     match shard.proposer() {
         Some(proposer) => proposer.submit(piece, units),
         // Its group is not attached yet; the connection tries again, and is surely still there.

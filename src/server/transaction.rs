@@ -56,7 +56,10 @@ impl<'a> Dispatch<'a> {
         let mut bytes = Vec::new();
         let occasion = self.occasion(shard);
         let mut reply = Reply::new(&mut bytes, self.session.proto);
+        // Taken before: what is read may be newer, never older.
+        let stamp = occasion.stamped.then(|| shard.stamp_of(shard.history.applied(), -1));
         let ends = shard.transaction(&watched, &data, occasion, &mut reply);
+        self.out.extend_from_slice(&stamp.unwrap_or_default());
         self.put_together(batch, &bytes, ends.as_deref());
         Plan::Done
     }

@@ -197,6 +197,9 @@ impl Connection {
                     let reply = propose(&self.session, &shard, vec![PieceStep::Logged], units);
                     match self.outcome(reply, 1, shard.id).await {
                         Some((bytes, Some(ends))) => {
+                            if let Some((_, index)) = self.last_write.filter(|_| self.session.stamped) {
+                                self.output.extend_from_slice(&shard.stamp_of(index, -1));
+                            }
                             return self.dispatching(|dispatch| {
                                 dispatch.put_together(batch, &bytes, ends.as_deref())
                             });

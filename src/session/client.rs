@@ -2,7 +2,7 @@
 
 use slotcast_wire::args::Args;
 use slotcast_wire::number::parse_i64;
-use slotcast_wire::reply::Reply;
+use slotcast_wire::reply::{Proto, Reply};
 
 use crate::command::error::CommandError;
 use crate::command::spec::Flags;
@@ -47,6 +47,9 @@ const SUBCOMMANDS: &[Row] = &[
     Row::new("reads", 3, reads).flags(OWN)
         .docs("connection", "8.0.0", "O(1)",
             "Says how the connection's reads know that they are current: by the leader's LEASE, or LINEARIZABLE by a quorum."),
+    Row::new("stamp", 3, stamp).flags(OWN)
+        .docs("connection", "8.0.0", "O(1)",
+            "Puts an attribute in front of replies: the position in its shard's log as of which they are true, and the key's remaining time."),
     Row::new("tracking", -3, tracking).flags(OWN)
         .docs("connection", "6.0.0", "O(1). Some options may introduce additional complexity.",
             "Controls server-assisted client-side caching for the connection."),
@@ -57,6 +60,25 @@ const SUBCOMMANDS: &[Row] = &[
     Row::new("caching", 3, caching).flags(OWN)
         .docs("connection", "6.0.0", "O(1)", "Says whether the next request's keys are tracked (OPTIN, OPTOUT)."),
 ];
+
+/// CLIENT STAMP ON|OFF.
+fn stamp(
+    session: &mut Session,
+    context: &Context,
+    args: Args<'_>,
+    reply: &mut Reply<'_>,
+) -> Result<Verdict, CommandError> {
+    let on = on_or_off(args.at(2))?;
+    if on && session.proto != Proto::Resp3 {
+        return Err(CommandError::text("ERR Stamps are RESP3 attributes: send HELLO 3 first"));
+    }
+    if on {
+        context.rings.want();
+    }
+    session.stamped = on;
+    reply.ok();
+    Ok(Verdict::Replied)
+}
 
 /// Longest name, library name or version a connection may give itself; they are repeated for everyone who asks.
 const LONGEST_LABEL: usize = 512;

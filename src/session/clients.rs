@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use crate::session::tracking::Tracking;
 use crate::time::Millis;
+use crate::tracking::rings::Wake;
 
 /// What other connections may know of one.
 pub struct Client {
@@ -60,6 +61,8 @@ pub struct Profile {
     pub redirect_broken: bool,
     /// Channels, patterns and shard channels it subscribes to.
     pub subscriptions: [usize; 3],
+    /// INVALIDATIONS SUBSCRIBE.
+    pub following: bool,
     /// CLIENT NO-EVICT.
     pub no_evict: bool,
     /// CLIENT NO-TOUCH.
@@ -96,6 +99,12 @@ impl Client {
     }
 }
 
+impl Wake for Client {
+    fn wake(&self) {
+        Client::wake(self);
+    }
+}
+
 /// How much patience connections are met with.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
@@ -125,7 +134,7 @@ impl Client {
             return Some("its replies exceed the soft client-output-buffer-limit");
         }
         let profile = self.profile.lock();
-        let listens = profile.tracking.on || profile.is_subscriber();
+        let listens = profile.tracking.on || profile.following || profile.is_subscriber();
         (patience.idle > 0 && idle >= patience.idle && !listens)
             .then_some("it is idle for longer than timeout")
     }

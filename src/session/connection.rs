@@ -83,6 +83,10 @@ fn hello(
     }
     if let Some(proto) = asked.proto {
         session.speak(proto);
+        if proto == Proto::Resp2 {
+            session.follow(None);
+            session.stamped = false;
+        }
     }
     let mut frames = Vec::with_capacity(160);
     describe(session, context, &mut Reply::new(&mut frames, session.proto));
@@ -240,6 +244,8 @@ fn reset(
     session.replies = Replies::On;
     session.transaction = Transaction::default();
     session.track(Tracking::default());
+    session.follow(None);
+    session.stamped = false;
     pubsub::leave_all(session, context);
     session.no_touch = false;
     let mut profile = session.client.profile.lock();

@@ -13,8 +13,10 @@ pub mod config;
 pub mod connection;
 pub mod context;
 pub mod entry;
+pub mod following;
 pub mod info;
 pub mod introspection;
+pub mod invalidations;
 pub mod multi;
 pub mod persistence;
 pub mod pubsub;
@@ -34,6 +36,7 @@ use crate::command::error::CommandError;
 use crate::pubsub::registry::Kind;
 use crate::pubsub::subscriptions::Subscriptions;
 use crate::session::clients::Client;
+use crate::session::following::Following;
 use crate::session::tracking::Tracking;
 use crate::session::transaction::Transaction;
 use crate::tracking::backlog::Form;
@@ -67,6 +70,10 @@ pub struct Session {
     tracking_changes: u64,
     /// SUBSCRIBE and its kin.
     pub subscriptions: Subscriptions,
+    /// INVALIDATIONS SUBSCRIBE.
+    pub following: Option<Box<Following>>,
+    /// CLIENT STAMP ON: replies say as of when they are true.
+    pub stamped: bool,
     /// CLIENT NO-TOUCH: its reads don't count as uses.
     pub no_touch: bool,
     /// The whole name of the command it sent last; the dispatcher notes it.
@@ -115,6 +122,8 @@ impl Session {
             tracking: Tracking::default(),
             tracking_changes: 0,
             subscriptions: Subscriptions::default(),
+            following: None,
+            stamped: false,
             no_touch: false,
             last_command: "",
             shown: ("", -1),
@@ -136,6 +145,12 @@ impl Session {
     /// Whether a replica may answer what it reads.
     pub fn reads_replicas(&self) -> bool {
         self.readonly && !self.linearizable
+    }
+
+    /// INVALIDATIONS SUBSCRIBE and UNSUBSCRIBE.
+    pub fn follow(&mut self, following: Option<Box<Following>>) {
+        self.client.profile.lock().following = following.is_some();
+        self.following = following;
     }
 
     /// Whether the request at hand goes unanswered.

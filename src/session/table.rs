@@ -18,7 +18,7 @@ use crate::session::introspection::{details, docs, keys};
 use crate::session::row::{Refused, Row};
 use crate::session::verdict::Verdict;
 use crate::session::{
-    Session, client, cluster, config, connection, info, multi, persistence, pubsub, server,
+    Session, client, cluster, config, connection, info, invalidations, multi, persistence, pubsub, server,
 };
 
 /// The families' rows.
@@ -30,6 +30,7 @@ const FAMILIES: &[&[Row]] = &[
     pubsub::ROWS,
     cluster::ROWS,
     info::ROWS,
+    invalidations::ROWS,
     COMMAND,
     config::ROWS,
     server::ROWS,

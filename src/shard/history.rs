@@ -56,10 +56,11 @@ impl History {
     }
 
     /// Gives a change of single-node mode the next number, and tells of it before the next one gets its own.
-    pub fn number(&self, tell: impl FnOnce(u64)) {
+    pub fn number(&self, tell: impl FnOnce(u64)) -> u64 {
         let _turn = self.turn.lock();
         let index = self.applied() + 1;
         tell(index);
         self.advance(index);
+        index
     }
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use slotcast_wire::reply::{Proto, Reply};
 use slotcast_wire::request::Request;
+use tokio::sync::oneshot;
 use tracing::error;
 
 use crate::codec::{Malformed, take};
@@ -48,6 +49,14 @@ struct Entry<'a> {
     here: bool,
 }
 
+/// Whose unit it is, on the node that proposed it.
+#[derive(Clone, Copy, Default)]
+struct Asker {
+    author: Option<u64>,
+    tracking: bool,
+    stamped: bool,
+}
+
 impl ShardMachine {
     /// The machine of a shard's copy.
     pub fn new(shard: Arc<Shard>) -> Self {
@@ -58,12 +67,12 @@ impl ShardMachine {
     fn unit(
         &self,
         entry: &mut Entry<'_>,
-        (author, tracking): (Option<u64>, bool),
+        Asker { author, tracking, stamped }: Asker,
         reply: &mut Reply<'_>,
     ) -> Option<Option<Vec<usize>>> {
         entry.seed = entry.seed.wrapping_add(1);
         let (index, here) = (Some(entry.index), entry.here);
-        let occasion = Occasion { now: entry.now, seed: entry.seed, author, tracking, index, here };
+        let occasion = Occasion { now: entry.now, seed: entry.seed, author, tracking, stamped, index, here };
         match entry.units.next()? {
             Ok(Unit::Request(encoded)) => {
                 let mut request = Request::default();
@@ -110,14 +119,17 @@ impl ShardMachine {
         }
     }
 
-    fn piece(&self, piece: Piece, index: u64, entry: &mut Entry<'_>) {
+    /// Executes a piece; whom to answer, and what.
+    fn piece(&self, piece: Piece, entry: &mut Entry<'_>) -> (oneshot::Sender<PieceReply>, PieceReply) {
         let mut bytes = Vec::new();
+        let Piece { author, tracking, stamped, .. } = piece;
+        let asker = Asker { author, tracking, stamped };
         let mut transaction = None;
         for step in &piece.steps {
             let mut reply = Reply::new(&mut bytes, piece.proto);
             match step {
                 Step::Logged => {
-                    if let Some(ends) = self.unit(entry, (piece.author, piece.tracking), &mut reply) {
+                    if let Some(ends) = self.unit(entry, asker, &mut reply) {
                         transaction = Some(ends);
                     }
                 }
@@ -126,8 +138,9 @@ impl ShardMachine {
                     let occasion = Occasion {
                         now: entry.now,
                         seed: self.shard.stamp.seed(),
-                        author: piece.author,
-                        tracking: piece.tracking,
+                        author,
+                        tracking,
+                        stamped,
                         index: None,
                         here: true,
                     };
@@ -140,8 +153,7 @@ impl ShardMachine {
                 }
             }
         }
-        // A connection that has closed meanwhile wants no reply.
-        let _ = piece.reply.send(PieceReply::Applied { bytes, transaction, index });
+        (piece.reply, PieceReply::Applied { bytes, transaction, index: entry.index })
     }
 }
 
@@ -154,19 +166,24 @@ impl Machine for ShardMachine {
         let here = local.is_some();
         let mut entry = Entry { index, units, now: self.shard.stamp.advance(time), seed, here };
         let mut scratch = std::mem::take(&mut self.scratch);
+        let mut answers = Vec::new();
         if let Some(pieces) = local.as_ref().and_then(|local| local.downcast_ref::<Pieces>()) {
-            for piece in std::mem::take(&mut *pieces.lock()) {
-                self.piece(piece, index, &mut entry);
-            }
+            let pieces = std::mem::take(&mut *pieces.lock());
+            answers.extend(pieces.into_iter().map(|piece| self.piece(piece, &mut entry)));
         }
         // What has no piece: on followers all of it.
         while !entry.units.is_done() {
             scratch.clear();
-            self.unit(&mut entry, (None, false), &mut Reply::new(&mut scratch, Proto::Resp2));
+            self.unit(&mut entry, Asker::default(), &mut Reply::new(&mut scratch, Proto::Resp2));
         }
         self.scratch = scratch;
         self.shard.history.advance(index);
         self.shard.observer.applied(index);
+        // What is acknowledged is in the invalidation log: whoever asks where it stands learns of it.
+        for (to, answer) in answers {
+            // A connection that has closed meanwhile wants no reply.
+            let _ = to.send(answer);
+        }
     }
 
     fn snapshot(&mut self) -> Option<Cut> {

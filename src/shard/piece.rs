@@ -25,6 +25,8 @@ pub struct Piece {
     pub author: Option<u64>,
     /// Whether the connection wants to hear of changes of the keys that the piece reads.
     pub tracking: bool,
+    /// Whether the connection wants to know as of when its replies are true.
+    pub stamped: bool,
     /// How its replies are written.
     pub proto: Proto,
     /// What to execute.

@@ -74,8 +74,14 @@ impl Proposer {
     pub fn submit_upkeep(self: &Arc<Self>, units: Vec<u8>, count: usize) {
         let (reply, _) = oneshot::channel();
         let steps = (0..count).map(|_| Step::Logged).collect();
-        let piece =
-            Piece { author: None, tracking: false, proto: slotcast_wire::reply::Proto::Resp2, steps, reply };
+        let piece = Piece {
+            author: None,
+            tracking: false,
+            stamped: false,
+            proto: slotcast_wire::reply::Proto::Resp2,
+            steps,
+            reply,
+        };
         self.queue.lock().waiting.push_front((piece, units));
         self.propose_waiting();
     }

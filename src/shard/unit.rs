@@ -2,6 +2,8 @@
 //! follower alike.
 
 use slotcast_wire::args::Args;
+use slotcast_wire::invalidation::write_stamp;
+use slotcast_wire::position::Position;
 use slotcast_wire::reply::Reply;
 use slotcast_wire::request::{Limits, Parsed, Request, RequestParser};
 
@@ -30,6 +32,8 @@ pub struct Occasion {
     pub author: Option<u64>,
     /// Whether it wants to hear of changes of what it reads here.
     pub tracking: bool,
+    /// Whether the replies are to say as of when they are true (CLIENT STAMP).
+    pub stamped: bool,
     /// The log entry it is part of; none: it is a read, or runs without a log.
     pub index: Option<u64>,
     /// Whether this node proposed the unit, or serves the read: no other announces the same.
@@ -46,8 +50,13 @@ impl Shard {
         reply: &mut Reply<'_>,
     ) {
         let mut locked = self.lock_for(needs, occasion);
+        let mark = reply.mark();
         execute(command, &mut locked, args, reply);
-        self.conclude(locked, occasion);
+        let remaining = occasion.stamped.then(|| remaining(&locked, (command, args), occasion.now));
+        let index = self.conclude(locked, occasion);
+        if let Some(remaining) = remaining {
+            reply.insert(mark, &self.stamp_of(index, remaining));
+        }
     }
 
     /// Executes one request that only reads, remembering its keys for a tracking connection under the same lock.
@@ -60,6 +69,10 @@ impl Shard {
     ) -> Lookups {
         let mut locked = Locked::new(&self.keyspace, needs, occasion.now, occasion.seed, || false);
         self.remember((command, args), occasion);
+        if occasion.stamped {
+            let remaining = remaining(&locked, (command, args), occasion.now);
+            reply.raw(&self.stamp_of(self.history.applied(), remaining));
+        }
         execute(command, &mut locked, args, reply);
         self.note_lapsed(&mut locked);
         let lookups = locked.lookups();
@@ -134,18 +147,20 @@ impl Shard {
         locked
     }
 
-    /// Hands the effects over while the locks are still held.
-    fn conclude(&self, mut locked: Locked<'_>, occasion: Occasion) {
+    /// Hands the effects over while the locks are still held; returns the index as of which they are there.
+    fn conclude(&self, mut locked: Locked<'_>, occasion: Occasion) -> u64 {
         let events = locked.events.take();
         if !events.is_empty() {
             self.observer.announce(occasion.here, &events);
         }
         let effects = locked.take_effects();
-        if effects.is_empty() {
-            return;
-        }
         match occasion.index {
-            Some(index) => self.observer.observe(index, occasion.author, &effects),
+            Some(index) if effects.is_empty() => index,
+            None if effects.is_empty() => self.history.applied(),
+            Some(index) => {
+                self.observer.observe(index, occasion.author, &effects);
+                index
+            }
             None => self.history.number(|index| {
                 self.observer.observe(index, occasion.author, &effects);
                 self.observer.applied(index);
@@ -153,11 +168,31 @@ impl Shard {
         }
     }
 
+    /// The attribute in front of a reply that is true as of this entry.
+    pub fn stamp_of(&self, index: u64, remaining: i64) -> Vec<u8> {
+        let position = Position { shard: self.id.0, lineage: self.history.lineage(), index };
+        let mut stamp = Vec::with_capacity(64);
+        write_stamp(&mut stamp, position, remaining);
+        stamp
+    }
+
     fn remember(&self, (command, args): Resolved<'_>, occasion: Occasion) {
         let (true, Some(author)) = (occasion.tracking, occasion.author) else { return };
         for position in command.key_positions(args).unwrap_or_default() {
             self.observer.remember(author, args.at(position as usize));
         }
+    }
+}
+
+/// The remaining time of a request's keys as PTTL says it; of several the least.
+fn remaining(locked: &Locked<'_>, (command, args): Resolved<'_>, now: Millis) -> i64 {
+    let positions = command.key_positions(args).unwrap_or_default();
+    let records = positions.iter().filter_map(|position| locked.peek(args.at(*position as usize)));
+    let each = records.map(|record| record.expires_at().map_or(i64::MAX, |at| at.saturating_sub(now) as i64));
+    match each.min() {
+        None => -2,
+        Some(i64::MAX) => -1,
+        Some(remaining) => remaining,
     }
 }
 

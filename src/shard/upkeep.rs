@@ -53,8 +53,15 @@ impl Upkeep {
             }
             None => {
                 let keys: Vec<&[u8]> = keys.iter().map(|key| &**key).collect();
-                let occasion =
-                    Occasion { now, seed: 0, author: None, tracking: false, index: None, here: true };
+                let occasion = Occasion {
+                    now,
+                    seed: 0,
+                    author: None,
+                    tracking: false,
+                    stamped: false,
+                    index: None,
+                    here: true,
+                };
                 shard.remove(&keys, Change::Expired, occasion)
             }
         }

@@ -1,13 +1,15 @@
-//! Which connections may hold which keys in a cache of theirs.
+//! Which connections may hold which keys in a cache of theirs, and which keys have changed lately.
 //!
-//! The invalidation tables of a node, whatever shard a key belongs to: [`table`] remembers who has read what,
-//! [`prefixes`] who is told of all keys that begin in some way, and [`backlog`] what one connection has still to be
-//! told. Bounded; pure bookkeeping: who fills it (reads), who empties it (effects) and how a connection is reached are
-//! the server's concern.
+//! Two answers to one question, what a cache has to drop. A node remembers who has read what ([`table`]), or who is told
+//! of all keys that begin in some way ([`prefixes`]), and tells them once ([`backlog`]). A shard remembers what has
+//! changed ([`ring`]), and a cache that comes back is told from where it stood ([`feed`]). Bounded; pure bookkeeping: who
+//! fills them (reads, effects) and how a connection is reached are the server's concern.
 
 pub mod backlog;
+pub mod feed;
 pub mod prefixes;
 pub mod ring;
 pub mod rings;
 pub mod segment;
+pub mod slots;
 pub mod table;

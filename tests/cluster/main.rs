@@ -2,6 +2,7 @@
 
 mod disks;
 mod failover;
+mod invalidations;
 mod nodes;
 mod notifications;
 mod pubsub;

@@ -243,7 +243,15 @@ impl Connection {
 
     fn occasion(&self, shard: &Shard) -> Occasion {
         let (now, seed) = (shard.stamp.now(), shard.stamp.seed());
-        Occasion { now, seed, author: Some(self.author), tracking: true, index: None, here: true }
+        Occasion {
+            now,
+            seed,
+            author: Some(self.author),
+            tracking: true,
+            stamped: false,
+            index: None,
+            here: true,
+        }
     }
 
     async fn read(&self, shard: &Arc<Shard>, requests: &[OwnedArgs], leased: bool) -> Halt {
@@ -352,7 +360,14 @@ impl Connection {
 
     fn propose(&self, shard: &Arc<Shard>, steps: Vec<Step>, units: Vec<u8>) -> oneshot::Receiver<PieceReply> {
         let (reply, outcome) = oneshot::channel();
-        let piece = Piece { author: Some(self.author), tracking: true, proto: Proto::Resp3, steps, reply };
+        let piece = Piece {
+            author: Some(self.author),
+            tracking: true,
+            stamped: false,
+            proto: Proto::Resp3,
+            steps,
+            reply,
+        };
         if let Some(proposer) = shard.proposer() {
             proposer.submit(piece, units);
         }

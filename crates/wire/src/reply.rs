@@ -95,6 +95,11 @@ impl<'a> Reply<'a> {
         });
     }
 
+    /// Puts whole frames in front of what was written since `mark`.
+    pub fn insert(&mut self, mark: usize, frames: &[u8]) {
+        self.out.splice(mark..mark, frames.iter().copied());
+    }
+
     /// The head of an array of `len` elements, which follow.
     #[inline]
     pub fn array(&mut self, len: usize) {

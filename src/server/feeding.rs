@@ -1,0 +1,85 @@
+//! The invalidation stream of a connection: pulled whenever its socket has taken all there was, and a heartbeat when it is
+//! due.
+//!
+//! A heartbeat says until when a quorum stood behind what the subscriber has been told. On a leader that is when a quorum
+//! last confirmed it; a follower has it from its leader. A copy that is cut off from both says nothing new, its
+//! heartbeats grow old, and a cache with a bound on staleness asks elsewhere.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::Context as TaskContext;
+
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::id::GroupId;
+use crate::server::Server;
+use crate::session::following::{Following, Lands};
+use crate::shard::Shard;
+
+/// When a connection's stream is to be looked at next.
+pub struct Feeding {
+    heartbeat: Instant,
+    /// Changes are gathered until then.
+    pull: Instant,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl Feeding {
+    /// Due at once.
+    pub fn due() -> Self {
+        let now = Instant::now();
+        Self { heartbeat: now, pull: now, timer: Box::pin(sleep_until(now)) }
+    }
+
+    /// Appends what is new, and a heartbeat if it is due; arranges for `task` to be woken for the next one.
+    pub fn poll(
+        &mut self,
+        following: &mut Following,
+        server: &Server,
+        task: &mut TaskContext<'_>,
+        out: &mut Vec<u8>,
+    ) {
+        loop {
+            let now = Instant::now();
+            following.reader.looks();
+            if now >= self.pull {
+                self.pull = now + following.max_delay;
+                self.feed(following, server, now, out);
+            }
+            let next = match following.max_delay.is_zero() {
+                true => self.heartbeat,
+                false => self.heartbeat.min(self.pull),
+            };
+            self.timer.as_mut().reset(next);
+            if self.timer.as_mut().poll(task).is_pending() {
+                return;
+            }
+        }
+    }
+
+    fn feed(&mut self, following: &mut Following, server: &Server, now: Instant, out: &mut Vec<u8>) {
+        let rings = server.context.rings.all();
+        let lands = Lands(server.context.view());
+        if now < self.heartbeat {
+            return following.feed.pull(&rings, &lands, out);
+        }
+        self.heartbeat = now + following.heartbeat;
+        let ages = ages(server, now);
+        following.feed.pull(&rings, &lands, out);
+        following.feed.heartbeat(&rings, &ages, out);
+    }
+}
+
+/// How many ms ago a quorum stood behind each copy here.
+fn ages(server: &Server, now: Instant) -> BTreeMap<GroupId, u64> {
+    let shards = server.shards.load();
+    let age = |shard: &Shard| match shard.proposer() {
+        Some(proposer) => {
+            let since = proposer.group().as_of()?;
+            Some(now.saturating_duration_since(since).as_millis() as u64)
+        }
+        None => server.context.cluster.is_none().then_some(0),
+    };
+    shards.iter().filter_map(|(id, shard)| Some((*id, age(shard)?))).collect()
+}

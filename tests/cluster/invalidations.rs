@@ -1,0 +1,216 @@
+//! The stream of invalidations goes on where it stood: after a reconnect, at another node, through the death of a leader.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use slotcast_wire::frame::{Frame, FrameDecoder};
+use slotcast_wire::invalidation::{Push, Reason, read_push, read_stamp};
+use slotcast_wire::position::Position;
+use slotcast_wire::slot::slot_of;
+
+use crate::nodes::{Cluster, LIMIT, NODES, ask};
+
+/// A RESP3 connection.
+struct Stream {
+    socket: TcpStream,
+    decoder: FrameDecoder,
+    received: Vec<u8>,
+}
+
+impl Stream {
+    fn open(port: u16) -> Stream {
+        let socket = TcpStream::connect(("127.0.0.1", port)).unwrap();
+        socket.set_read_timeout(Some(LIMIT)).unwrap();
+        let mut stream = Stream { socket, decoder: FrameDecoder::default(), received: Vec::new() };
+        stream.ask("HELLO 3");
+        stream
+    }
+
+    /// Subscribes; the status of each shard and where it begins.
+    fn subscribe(port: u16, rest: &str) -> (Stream, BTreeMap<u32, (String, Position)>) {
+        let mut stream = Stream::open(port);
+        let Frame::Map(shards) = stream.ask(&format!("INVALIDATIONS SUBSCRIBE HEARTBEAT 50 {rest}")) else {
+            panic!("a map of shards")
+        };
+        let one = |(shard, start): (Frame, Frame)| {
+            let (Frame::Integer(shard), Frame::Array(start)) = (shard, start) else { panic!() };
+            let [Frame::Bulk(status), Frame::Integer(lineage), Frame::Integer(index), ..] = &start[..] else {
+                panic!("{start:?}")
+            };
+            let position = Position { shard: shard as u32, lineage: *lineage as u64, index: *index as u64 };
+            (shard as u32, (String::from_utf8_lossy(status).into_owned(), position))
+        };
+        (stream, shards.into_iter().map(one).collect())
+    }
+
+    fn ask(&mut self, request: &str) -> Frame {
+        self.socket.write_all(format!("{request}\r\n").as_bytes()).unwrap();
+        loop {
+            match self.next() {
+                Frame::Push(_) => {}
+                frame => return frame,
+            }
+        }
+    }
+
+    fn next(&mut self) -> Frame {
+        loop {
+            let (taken, frame) = self.decoder.decode(&self.received).unwrap();
+            self.received.drain(..taken);
+            if let Some(frame) = frame {
+                return frame;
+            }
+            let mut bytes = [0; 4096];
+            let count = self.socket.read(&mut bytes).unwrap();
+            assert!(count > 0, "the connection is closed");
+            self.received.extend_from_slice(&bytes[..count]);
+        }
+    }
+
+    fn push(&mut self) -> Push {
+        read_push(&self.next()).expect("a push of the stream")
+    }
+
+    /// The keys named until `last` is; intervals must join each other.
+    fn keys_until(&mut self, last: &str, at: &mut BTreeMap<u32, Position>) -> Vec<String> {
+        let mut named = Vec::new();
+        loop {
+            match self.push() {
+                Push::Keys { to, from, keys } => {
+                    assert_eq!(at.insert(to.shard, to).map(|before| before.index), Some(from), "no gap");
+                    named.extend(keys.into_iter().map(|(key, _)| String::from_utf8(key).unwrap()));
+                }
+                Push::Slots { .. } => panic!("nothing is to be flushed"),
+                Push::Heartbeat(_) => {}
+            }
+            if named.iter().any(|key| key == last) {
+                return named;
+            }
+        }
+    }
+}
+
+fn positions(shards: &BTreeMap<u32, (String, Position)>) -> BTreeMap<u32, Position> {
+    shards.iter().map(|(shard, (_, position))| (*shard, *position)).collect()
+}
+
+fn from(at: &BTreeMap<u32, Position>) -> String {
+    at.values().fold("FROM".to_owned(), |text, position| format!("{text} {position}"))
+}
+
+/// The port of a key's leader.
+fn leader(cluster: &Cluster, key: &str) -> usize {
+    let begun = Instant::now();
+    loop {
+        for n in 0..NODES {
+            if ask(cluster.ports[n], &["EXISTS", key]).is_ok_and(|answer| answer.starts_with(':')) {
+                return n;
+            }
+        }
+        assert!(begun.elapsed() < LIMIT, "nobody leads");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_subscriber_that_was_away_is_told_exactly_what_has_changed_wherever_it_comes_back() {
+    let mut cluster = Cluster::start("stream", &[]);
+    let (stream, shards) = Stream::subscribe(cluster.ports[0], "");
+    assert!(shards.values().all(|(status, _)| status == "fresh"), "{shards:?}");
+    let mut at = positions(&shards);
+    drop(stream);
+    cluster.write(0..30);
+    // At another node.
+    let (mut stream, shards) = Stream::subscribe(cluster.ports[1], &from(&at));
+    assert!(shards.values().all(|(status, _)| status == "resumed" || status == "behind"), "{shards:?}");
+    cluster.ask(&["SET", "last", "1"]);
+    let mut named = stream.keys_until("last", &mut at);
+    named.sort();
+    named.dedup();
+    assert_eq!(named.len(), 31, "each key once: {named:?}");
+    // The key's leader dies, the stream at a survivor goes on.
+    let dead = leader(&cluster, "last");
+    let (mut stream, _) = Stream::subscribe(cluster.ports[(dead + 1) % NODES], &from(&at));
+    cluster.kill(dead);
+    cluster.ask(&["SET", "last", "2"]);
+    assert!(stream.keys_until("last", &mut at).contains(&"last".to_owned()));
+    // And at the one that was dead, once it is back.
+    cluster.run(dead);
+    cluster.serves();
+    cluster.ask(&["SET", "again", "3"]);
+    let (mut stream, shards) = Stream::subscribe(cluster.ports[dead], &from(&at));
+    assert!(shards.values().all(|(status, _)| status == "resumed" || status == "behind"), "{shards:?}");
+    assert!(stream.keys_until("again", &mut at).contains(&"again".to_owned()));
+}
+
+#[test]
+fn heartbeats_of_a_copy_that_is_cut_off_grow_old() {
+    let mut cluster = Cluster::start("heartbeat", &["--durability", "memory"]);
+    let last = leader(&cluster, "probe");
+    let (mut stream, _) = Stream::subscribe(cluster.ports[last], "");
+    let age = |stream: &mut Stream| loop {
+        if let Push::Heartbeat(positions) = stream.push() {
+            return positions.iter().map(|(_, age)| *age).max().expect("a shard");
+        }
+    };
+    let begun = Instant::now();
+    while age(&mut stream) > 500 {
+        assert!(begun.elapsed() < LIMIT, "heartbeats of a healthy cluster are young");
+    }
+    (0..NODES).filter(|n| *n != last).for_each(|n| cluster.kill(n));
+    while age(&mut stream) < 1_500 {
+        assert!(begun.elapsed() < LIMIT, "nobody stands behind it any more");
+    }
+}
+
+#[test]
+fn what_the_log_does_not_reach_back_to_is_flushed_a_shard_alone() {
+    let cluster = Cluster::start("window", &["--invalidation-window-bytes", "100000"]);
+    let (stream, shards) = Stream::subscribe(cluster.ports[0], "");
+    let mut at = positions(&shards);
+    drop(stream);
+    let tag = "{tag}";
+    let filler: String = "k".repeat(4000);
+    for n in 0..80 {
+        cluster.ask(&["SET", &format!("{tag}:{n}:{filler}"), "1"]);
+    }
+    let (mut stream, shards) = Stream::subscribe(cluster.ports[leader(&cluster, tag)], &from(&at));
+    let flushed: Vec<u32> =
+        shards.iter().filter(|(_, (status, _))| status == "flush").map(|(shard, _)| *shard).collect();
+    assert_eq!(flushed.len(), 1, "{shards:?}");
+    at.extend(positions(&shards));
+    cluster.ask(&["SET", "other", "1"]);
+    cluster.ask(&["SET", tag, "1"]);
+    stream.keys_until(tag, &mut at);
+    // FLUSHALL at one leader is a flush of its shards.
+    let port = cluster.ports[leader(&cluster, tag)];
+    assert_eq!(ask(port, &["FLUSHALL"]).unwrap(), "+OK");
+    let slots = loop {
+        if let Push::Slots { slots, reason, .. } = stream.push() {
+            assert_eq!(reason, Reason::Flushed);
+            break slots;
+        }
+    };
+    assert!(slots.iter().any(|(first, last)| (*first..=*last).contains(&slot_of(tag.as_bytes()))));
+}
+
+#[test]
+fn stamps_say_as_of_when_a_reply_is_true() {
+    let cluster = Cluster::start("stamp", &["--durability", "memory"]);
+    let mut client = Stream::open(cluster.ports[leader(&cluster, "k")]);
+    assert_eq!(client.ask("CLIENT STAMP ON"), Frame::Simple("OK".into()));
+    let mut stamped = |request: &str| match client.ask(request) {
+        Frame::Attributed(attributes, reply) => (read_stamp(&attributes).expect("a stamp"), *reply),
+        frame => panic!("{request}: no stamp in front of {frame}"),
+    };
+    let ((written, remaining), _) = stamped("SET k v PX 50000");
+    assert!((1..=50_000).contains(&remaining));
+    let ((read, _), value) = stamped("GET k");
+    assert_eq!(value, Frame::Bulk(b"v".to_vec()));
+    assert_eq!((read.shard, read.lineage), (written.shard, written.lineage));
+    assert!(read.index >= written.index && written.lineage > 0);
+    let ((deleted, remaining), _) = stamped("DEL k");
+    assert!(deleted.index > written.index && remaining == -2);
+}
