@@ -105,7 +105,6 @@ impl<'a> Dispatch<'a> {
         let clock = server.context.clock.now();
         // Time goes back for nobody, whichever thread asks.
         let now = single.map_or(clock, |shard| shard.stamp.advance(clock));
-        let leased = SmallVec::new();
         Self {
             server,
             session,
@@ -117,7 +116,7 @@ impl<'a> Dispatch<'a> {
             now,
             seed,
             confirmed,
-            leased,
+            leased: SmallVec::new(),
             lookups: Lookups::default(),
         }
     }
