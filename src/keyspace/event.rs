@@ -166,3 +166,34 @@ impl Events {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(happen: impl FnOnce(&mut Events)) -> Vec<&'static str> {
+        let mut events = Events::default();
+        events.note(true);
+        events.call_changes(Some(Event::new(Class::String, "append")));
+        happen(&mut events);
+        events.take().iter().map(|occurrence| occurrence.event.name).collect()
+    }
+
+    #[test]
+    fn a_value_that_is_put_is_new_unless_one_was_there_whose_time_had_not_come() {
+        assert_eq!(told(|events| events.value_put(b"k", None, false)), ["new", "append"]);
+        assert_eq!(told(|events| events.value_put(b"k", Some(false), true)), ["append", "expire"]);
+        assert_eq!(told(|events| events.value_put(b"k", Some(true), false)), ["expired", "new", "append"]);
+    }
+
+    #[test]
+    fn nothing_is_noted_that_nobody_wants() {
+        let mut events = Events::default();
+        events.gone(Change::Removed, b"k");
+        assert_eq!(events.take(), []);
+        events.note(true);
+        events.gone(Change::Evicted, b"k");
+        assert_eq!(events.take().len(), 1);
+        assert!(events.take().is_empty() && events.are_noted());
+    }
+}

@@ -136,15 +136,13 @@ impl<'a> Dispatch<'a> {
     /// One request that needs a closer look.
     fn request(&mut self, args: Args<'_>) -> Step {
         let mark = self.out.len();
-        let step = match resolve(args) {
+        let entry = resolve(args);
+        let step = match &entry {
             Ok(entry) => self.guarded(entry, args),
-            Err(error) => self.refuse(args, &error),
+            Err(error) => self.refuse(args, error),
         };
         if self.session.replies != Replies::On && matches!(step, Step::Done | Step::Close) {
-            if self.session.is_muted() {
-                self.out.truncate(mark);
-            }
-            self.session.end_request();
+            self.mute(entry.ok(), mark);
         }
         step
     }

@@ -175,3 +175,60 @@ impl Publisher {
         receivers
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::clients::Clients;
+    use crate::tracking::backlog::Form;
+
+    fn publisher(clustered: bool) -> (Publisher, Option<Traffic>) {
+        Publisher::new(Arc::default(), Arc::default(), clustered)
+    }
+
+    /// A connection that has subscribed, and its outbox.
+    fn subscriber(publisher: &Publisher, clients: &Clients, kind: Kind, name: &[u8]) -> Arc<Outbox> {
+        let nowhere = ([127, 0, 0, 1], 0).into();
+        let client = clients.register(nowhere, nowhere, 0);
+        let outbox = Arc::new(Outbox::new(client.clone()));
+        publisher.connect(client.id, outbox.clone());
+        publisher.subscribers().subscribe(kind, name, client.id);
+        outbox
+    }
+
+    fn heard(outbox: &Outbox) -> usize {
+        let mut out = Vec::new();
+        outbox.drain(Form::Push, &mut out);
+        out.windows(7).filter(|bytes| *bytes == b"message").count()
+    }
+
+    #[test]
+    fn each_subscription_gets_a_message_once() {
+        let (publisher, _) = publisher(false);
+        let clients = Clients::default();
+        let one = subscriber(&publisher, &clients, Kind::Channel, b"news");
+        let all = subscriber(&publisher, &clients, Kind::Pattern, b"*");
+        let shard = subscriber(&publisher, &clients, Kind::Shard, b"news");
+        let message = Message { sharded: false, channel: b"news", payload: b"hi" };
+        assert_eq!(publisher.publish(message), Ok(2));
+        assert_eq!(publisher.publish(Message { sharded: true, ..message }), Ok(1));
+        assert_eq!([one, all, shard].map(|outbox| heard(&outbox)), [1, 1, 1]);
+    }
+
+    #[tokio::test]
+    async fn in_a_cluster_a_message_also_goes_to_the_queue_for_others() {
+        let (publisher, traffic) = publisher(true);
+        let mut traffic = traffic.expect("a cluster's");
+        let message = Message { sharded: true, channel: b"news", payload: b"hi" };
+        assert_eq!(publisher.publish(message), Ok(0));
+        let sent = traffic.outgoing.next(1).await.expect("a message");
+        assert_eq!(sent[0].0, To::CopiesOf(slot_of(b"news")));
+        publisher.hand_over(sent[0].1.clone());
+        let outbox = subscriber(&publisher, &Clients::default(), Kind::Shard, b"news");
+        assert_eq!(publisher.receive(&traffic.incoming.next(1).await.expect("a batch")[0]), Ok(()));
+        assert_eq!(heard(&outbox), 1);
+        assert_eq!(publisher.receive(b"no messages"), Err(Malformed));
+        let long = vec![0; MAX_MESSAGE];
+        assert!(publisher.publish(Message { payload: &long, ..message }).is_err());
+    }
+}

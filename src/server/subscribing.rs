@@ -12,6 +12,7 @@ use crate::keyspace::locked::Needs;
 use crate::pubsub::message::Message;
 use crate::server::dispatch::{Dispatch, Step};
 use crate::session::entry::Entry;
+use crate::session::pubsub::SUBSCRIBING;
 use crate::topology::route::{Route, route};
 use crate::tracking::backlog::Form;
 
@@ -48,9 +49,18 @@ impl Dispatch<'_> {
         }
     }
 
+    /// Ends a request of a session with CLIENT REPLY OFF or SKIP: takes the reply back, unless it is a confirmation.
+    pub(super) fn mute(&mut self, entry: Option<&Entry>, mark: usize) {
+        let confirms = entry.is_some_and(|entry| entry.command.flags.has(SUBSCRIBING));
+        if self.session.is_muted() && !confirms {
+            self.out.truncate(mark);
+        }
+        self.session.end_request();
+    }
+
     /// In RESP2 a subscriber's replies could not be told from messages: it may only subscribe and unsubscribe.
     pub(super) fn allowed_while_subscribed(&self, entry: &Entry) -> Result<(), CommandError> {
-        let subscribes = entry.command.flags.has(Flags::PUBSUB.or(Flags::NOSCRIPT));
+        let subscribes = entry.command.flags.has(SUBSCRIBING);
         if !self.session.is_confined() || subscribes || WHILE_SUBSCRIBED.contains(&entry.name) {
             return Ok(());
         }

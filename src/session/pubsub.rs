@@ -17,7 +17,9 @@ use crate::session::row::Row;
 use crate::session::verdict::Verdict;
 
 const ALWAYS: Flags = Flags::PUBSUB.or(Flags::LOADING).or(Flags::STALE);
-const SUBSCRIBING: Flags = ALWAYS.or(Flags::NOSCRIPT);
+/// The flags of the commands that subscribe and unsubscribe: they answer with confirmations, which are no replies and
+/// come under CLIENT REPLY OFF too.
+pub const SUBSCRIBING: Flags = ALWAYS.or(Flags::NOSCRIPT);
 const PUBLISHING: Flags = ALWAYS.or(Flags::FAST);
 /// Shard channels are routed by their slot, as keys are.
 const SHARD_CHANNELS: &[KeySpec] =

@@ -157,6 +157,36 @@ fn a_subscriber_that_does_not_read_is_closed_at_its_limit_and_costs_no_more() {
 }
 
 #[test]
+fn a_subscriber_beyond_the_soft_limit_for_its_time_is_closed() {
+    let node = Node::start(&["--client-output-buffer-limit", "pubsub 0 1mb 1"]);
+    let _silent = subscriber(&node, true, &["SUBSCRIBE c"]);
+    let mut publisher = node.connect();
+    let payload = vec![b'x'; 1 << 20];
+    let publish: OwnedArgs = [&b"PUBLISH"[..], b"c", &payload].into_iter().collect();
+    for _ in 0..20 {
+        publisher.send(publish.encoded());
+        assert_eq!(publisher.next().expect("a reply").to_string(), "(integer) 1", "there is no hard limit");
+    }
+    let since = Instant::now();
+    while publisher.ask("PUBLISH c m") != "(integer) 0" {
+        assert!(since.elapsed() < LIMIT, "it is still there");
+    }
+}
+
+#[test]
+fn confirmations_are_no_replies_that_a_client_can_switch_off() {
+    let node = Node::start(&[]);
+    let mut client = subscriber(&node, true, &[]);
+    client.send(
+        b"CLIENT REPLY OFF\r\nSUBSCRIBE c\r\nPING\r\nPUBLISH c m\r\nUNSUBSCRIBE c\r\nCLIENT REPLY ON\r\n",
+    );
+    for expected in ["subscribe", "message", "unsubscribe"] {
+        assert_eq!(message(&mut client).1[0], expected);
+    }
+    assert_eq!(client.next().expect("a reply").to_string(), "OK");
+}
+
+#[test]
 fn idle_subscribers_stay_and_can_be_killed_by_type() {
     let node = Node::start(&["--timeout", "1"]);
     // The first request of all takes long where nothing is optimized: not the one that is timed.
