@@ -162,6 +162,10 @@ impl Connection {
                     false => ready!(self.poll_receive(task, scratch))?,
                 };
                 self.session.client.unparsed.store(self.input.len() as u64, Relaxed);
+                // A piece may be executed already, and have read what a push is about: its replies go first.
+                if !matches!(halt, Halt::Wait(Pending::Piece { .. })) {
+                    self.outbox.drain(self.session.push_form(), &mut scratch.output);
+                }
                 self.send(task, scratch)?;
                 match halt {
                     Halt::Starved => {}
@@ -285,10 +289,9 @@ impl Connection {
         if self.session.authenticated { limits } else { limits.unauthenticated() }
     }
 
-    /// Sends a turn's replies, and the pushes behind them; keeps what the socket does not take. Nothing stays behind
+    /// Sends a turn's replies and the pushes behind them; keeps what the socket does not take. Nothing stays behind
     /// for the next connection of this thread, whatever becomes of this one.
     fn send(&mut self, task: &mut TaskContext<'_>, scratch: &mut Scratch) -> io::Result<()> {
-        self.outbox.drain(self.session.push_form(), &mut scratch.output);
         if scratch.output.is_empty() {
             return Ok(());
         }

@@ -40,8 +40,11 @@ struct Queues {
 pub struct Overflow;
 
 impl Queues {
-    fn move_to(&mut self, form: Form, out: &mut Vec<u8>) {
-        self.invalidations.write(form, out);
+    /// Invalidations in this form; none: they stay.
+    fn move_to(&mut self, form: Option<Form>, out: &mut Vec<u8>) {
+        if let Some(form) = form {
+            self.invalidations.write(form, out);
+        }
         out.append(&mut self.messages);
         self.messages.shrink_to(KEEP_BYTES);
     }
@@ -118,21 +121,21 @@ impl Outbox {
         if waiting {
             let mut queues = self.queues.lock();
             self.waiting.store(false, Ordering::Release);
-            queues.move_to(form, out);
+            queues.move_to(Some(form), out);
             self.client.queued.store(0, Ordering::Relaxed);
         }
         waiting
     }
 
     /// Moves what is queued in front of what is in `out` from `mark` on: a reply after which the client doesn't expect
-    /// it any more, because it has left a channel or changed its protocol. Until now invalidations had this form; from now
-    /// on messages are written for `proto`.
-    pub fn cut_in(&self, form: Form, proto: Proto, mark: usize, out: &mut Vec<u8>) {
+    /// it any more, because it has left a channel or changed its protocol. Until now invalidations had this form (none:
+    /// they stay where they are); from now on messages are written for `proto`.
+    pub fn cut_in(&self, form: Option<Form>, proto: Proto, mark: usize, out: &mut Vec<u8>) {
         let mut queues = self.queues.lock();
         queues.proto = proto;
         let mut before = Vec::new();
         queues.move_to(form, &mut before);
-        self.client.queued.store(0, Ordering::Relaxed);
+        self.client.queued.store(queues.len(), Ordering::Relaxed);
         drop(queues);
         out.splice(mark..mark, before);
     }
@@ -191,7 +194,7 @@ mod tests {
         let outbox = outbox();
         outbox.deliver(&message(b"1"), 0).unwrap();
         let mut out = b"+before\r\n+HELLO\r\n".to_vec();
-        outbox.cut_in(Form::Nothing, Proto::Resp3, 9, &mut out);
+        outbox.cut_in(Some(Form::Nothing), Proto::Resp3, 9, &mut out);
         outbox.deliver(&message(b"2"), 0).unwrap();
         assert!(outbox.drain(Form::Push, &mut out) && !outbox.drain(Form::Push, &mut out));
         let text = |first, payload| format!("{first}3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$1\r\n{payload}\r\n");

@@ -20,7 +20,8 @@ use crate::tracking::backlog::Form;
 pub(super) struct Standing {
     tracking: u64,
     proto: Proto,
-    form: Form,
+    /// How invalidations were told; none: they stay in the queue.
+    form: Option<Form>,
     left: u64,
     mark: usize,
 }
@@ -28,11 +29,18 @@ pub(super) struct Standing {
 /// Besides the commands of Pub/Sub itself.
 const WHILE_SUBSCRIBED: &[&str] = &["ping", "quit", "reset"];
 
+impl Standing {
+    /// Nothing is said of changes in front of the reply.
+    pub(super) fn keeping_invalidations(self) -> Self {
+        Self { form: None, ..self }
+    }
+}
+
 impl Dispatch<'_> {
     /// To be taken before a session command runs.
     pub(super) fn standing(&self) -> Standing {
         let (tracking, proto) = (self.session.tracking_changes(), self.session.proto);
-        let form = self.session.push_form();
+        let form = Some(self.session.push_form());
         Standing { tracking, proto, form, left: self.session.subscriptions.left(), mark: self.out.len() }
     }
 

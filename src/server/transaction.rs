@@ -95,7 +95,8 @@ impl<'a> Dispatch<'a> {
     /// Writes EXEC's reply: `bytes` holds the data requests' replies, which end at `ends`; `None`: aborted.
     pub fn put_together(&mut self, batch: &Batch, bytes: &[u8], ends: Option<&[usize]>) {
         let Some(ends) = ends else { return self.reply().null_array() };
-        let before = self.standing();
+        // Invalidations of what the transaction has read may wait already: they must not go before its reply.
+        let before = self.standing().keeping_invalidations();
         self.reply().array(batch.requests.len());
         let mut replies = ends.iter().scan(0, |start, end| bytes.get(std::mem::replace(start, *end)..*end));
         for (entry, args) in entries(batch).zip(&batch.requests) {

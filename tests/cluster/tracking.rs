@@ -134,3 +134,44 @@ fn a_copy_tells_those_who_have_read_it_and_a_node_that_is_cut_off_tells_them_tha
     assert_eq!(cluster.ask(&["SET", "key:0", "fourth"]), "+OK");
     near_follower.hears_of("key:0");
 }
+
+#[test]
+fn reads_between_writes_are_answered_before_the_invalidation_that_overtakes_them() {
+    const ROUNDS: usize = 8;
+    const REQUESTS: usize = 40;
+    let cluster = Cluster::start("overtaken", &["--durability", "memory"]);
+    assert_eq!(cluster.ask(&["SET", "{t}k", "0"]), "+OK");
+    let port = cluster.ports[leader_of(&cluster, "{t}k")];
+    let mut cache = Tracking::open(port, "");
+    for round in 0..ROUNDS {
+        // The value that the cache holds, as the frames come.
+        let mut held = None;
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                (0..REQUESTS).for_each(|n| drop(ask(port, &["SET", "{t}k", &format!("{round}:{n}")])))
+            });
+            for n in 0..REQUESTS {
+                // The three travel through the log as one, the read among them.
+                let requests = format!("SET {{t}}own {n}\r\nGET {{t}}k\r\nSET {{t}}own x\r\n");
+                cache.stream.write_all(requests.as_bytes()).unwrap();
+                let mut replies = 0;
+                while replies < 3 {
+                    match cache.frame() {
+                        Some(reply) => {
+                            replies += 1;
+                            if replies == 2 {
+                                held = Some(reply.to_string());
+                            }
+                        }
+                        None => held = None,
+                    }
+                }
+            }
+        });
+        cache.told.clear();
+        assert_eq!(cache.ask("PING"), "PONG");
+        let dropped = !cache.told.is_empty();
+        let truth = cache.ask("GET {t}k");
+        assert!(dropped || held.is_none_or(|held| held == truth), "stale for ever in round {round}");
+    }
+}
