@@ -172,8 +172,16 @@ impl Feed {
     }
 }
 
-/// Each with the index of its last change.
-type Keys = IndexMap<Box<[u8]>, u64, foldhash::fast::RandomState>;
+/// Each with its last change.
+type Keys = IndexMap<Box<[u8]>, Last, foldhash::fast::RandomState>;
+
+/// A key's last change.
+#[derive(Clone, Copy, Debug)]
+struct Last {
+    index: u64,
+    /// The same entry had changed it before: whoever wrote it there cannot know whether it was the last to do so.
+    again: bool,
+}
 
 /// What a pull has gathered of a shard: keys, and slots to be treated as changed.
 struct Gathered<'w> {
@@ -211,7 +219,7 @@ impl Gathered<'_> {
             return;
         }
         if let Some(at) = self.keys.get_mut(key) {
-            *at = index;
+            *at = Last { index, again: at.index == index };
             return;
         }
         if self.slots.as_ref().is_some_and(|slots| slots.contains(slot)) {
@@ -225,7 +233,7 @@ impl Gathered<'_> {
             return self.add_slot(slot);
         }
         self.bytes += key.len();
-        self.keys.insert(key.into(), index);
+        self.keys.insert(key.into(), Last { index, again: false });
     }
 }
 
@@ -264,9 +272,9 @@ impl Told {
             return;
         }
         if let Some(slots) = &gathered.slots {
-            // The interval must be closed first: what is in it besides these slots is in the keys.
-            self.write(shard, &gathered.keys, out);
+            // The interval is closed last: if the connection breaks in between, all of it is told again.
             write_slots(out, to, epoch, &slots.ranges(), Reason::TooMany);
+            self.write(shard, &gathered.keys, out);
         } else if !gathered.keys.is_empty() {
             self.write(shard, &gathered.keys, out);
         }
@@ -274,8 +282,11 @@ impl Told {
 
     fn write(&mut self, shard: GroupId, keys: &Keys, out: &mut Vec<u8>) {
         let to = Position { shard: shard.0, lineage: self.cursor.lineage, index: self.cursor.index };
-        let keys: Vec<(&[u8], u64)> = keys.iter().map(|(key, index)| (&**key, *index)).collect();
-        write_keys(out, to, self.told, &keys);
+        let mut named: Vec<(&[u8], u64)> = Vec::with_capacity(keys.len());
+        for (key, Last { index, again }) in keys {
+            named.extend(std::iter::repeat_n((&**key, *index), 1 + usize::from(*again)));
+        }
+        write_keys(out, to, self.told, &named);
         self.told = to.index;
     }
 
@@ -383,6 +394,16 @@ mod tests {
     }
 
     #[test]
+    fn a_key_that_one_entry_changed_again_is_named_twice() {
+        let mut scene = Scene::new(&[], 100);
+        scene.change(&["a", "b", "a", "a"]);
+        assert_eq!(scene.told(), [keys(100, 101, &[("a", 101), ("a", 101), ("b", 101)])]);
+        scene.change(&["a", "a"]);
+        scene.change(&["a"]);
+        assert_eq!(scene.told(), [keys(101, 103, &[("a", 103)])], "the last change was alone");
+    }
+
+    #[test]
     fn filters_look_like_no_gap() {
         let mut scene = Scene::new(&["user:"], 100);
         scene.change(&["user:1"]);
@@ -406,7 +427,7 @@ mod tests {
         }
         let slots: Slots = ["a", "b", "c", "d"].iter().map(|key| slot_of(key.as_bytes())).collect();
         let slots = Push::Slots { to: at(109), epoch: 3, slots: slots.ranges(), reason: Reason::TooMany };
-        assert_eq!(scene.told(), [keys(104, 109, &[]), slots]);
+        assert_eq!(scene.told(), [slots, keys(104, 109, &[])], "the interval is closed last");
     }
 
     #[test]

@@ -6,6 +6,9 @@
 //! >2 inv-hb     [shard lineage to age ...]               a quorum vouched for the stream up to `to`, `age` ms ago
 //! |1 stamp      [shard lineage index pttl]               in front of a reply: when it was true (CLIENT STAMP ON)
 //! ```
+//! A key is named twice in a row if the entry of its last change had changed it before: a stamp says in which entry a
+//! write is and not where in it, so a cache must not take its own write of that index for the last one.
+//!
 //! An interval leaves nothing out: filters, batches, and a key's changes put together never look like a gap, and a gap
 //! shows as a `from` that isn't where the subscriber stands.
 
@@ -36,7 +39,7 @@ pub enum Push {
         to: Position,
         /// Its start: the subscriber's cursor before it.
         from: u64,
-        /// Each with the index of its last change in the interval.
+        /// Each with the index of its last change in the interval; twice in a row if that entry changed it more than once.
         keys: Vec<(Vec<u8>, u64)>,
     },
     /// Slots of which any key may have changed.
