@@ -3,6 +3,7 @@
 mod disks;
 mod failover;
 mod invalidations;
+mod near_cache;
 mod nodes;
 mod notifications;
 mod pubsub;
