@@ -264,8 +264,8 @@ impl Told {
             return self.restart(shard, ring, Reason::Lineage, wishes, territory, out);
         }
         let to = Position { shard: shard.0, lineage: self.cursor.lineage, index: self.cursor.index };
-        let (all, epoch) = territory.slots(shard);
         if gathered.flushed {
+            let (all, epoch) = territory.slots(shard);
             // Later changes are in it too: the slots are as of the end of the interval.
             write_slots(out, to, epoch, &all.and(&wishes.slots).ranges(), Reason::Flushed);
             self.told = to.index;
@@ -273,7 +273,7 @@ impl Told {
         }
         if let Some(slots) = &gathered.slots {
             // The interval is closed last: if the connection breaks in between, all of it is told again.
-            write_slots(out, to, epoch, &slots.ranges(), Reason::TooMany);
+            write_slots(out, to, territory.slots(shard).1, &slots.ranges(), Reason::TooMany);
             self.write(shard, &gathered.keys, out);
         } else if !gathered.keys.is_empty() {
             self.write(shard, &gathered.keys, out);
