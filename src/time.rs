@@ -40,7 +40,9 @@ impl Clock {
     /// seen expire would be there again for another, and no deadline would come until the clock has made up for it.
     pub fn follow(&self) {
         if let Clock::System = self {
-            WALL.0.follow(WALL.1.elapsed(), unix_micros());
+            // In this order: a pause between the two must not look like a clock put forward.
+            let machine = unix_micros();
+            WALL.0.follow(WALL.1.elapsed(), machine);
         }
     }
 
