@@ -136,7 +136,7 @@ pub struct Remains {
     pub leads: bool,
     /// It was not sure at its start to have all that it had acknowledged.
     pub doubted: bool,
-    /// If so: where its members' logs ended then.
+    /// Where its members' logs ended then; now, if it was sure.
     pub ends: Vec<End>,
 }
 

@@ -3,6 +3,12 @@
 //!
 //! All copies must be there: an entry that was acknowledged may have survived on any single one of them. What survives
 //! nowhere is lost, a second of writes at most.
+//!
+//! Copies that were never in doubt are counted in where they are too few to lead by themselves: the farthest log of all
+//! still has every committed entry that any log has. (A log that goes on in a later term was led by a member that had it;
+//! one that ends in the entry's own term has it if it is as long as one that has it. Raft thesis §3.6.3.) Nothing can be
+//! acknowledged while those in doubt are silent, so it does not matter that a living copy's log may grow meanwhile: who
+//! is named by most must still be elected, and each of them compares logs again when it votes.
 
 use std::collections::BTreeMap;
 
@@ -21,26 +27,35 @@ pub enum Verdict {
     Sources(BTreeMap<GroupId, MemberId>),
 }
 
-/// Decides after a round of all nodes of the topology, itself among them.
-pub fn judge(topology: &Topology, heard: &BTreeMap<NodeId, Result<Remains, String>>) -> Verdict {
+/// Decides for `me` after a round of all nodes of the topology, itself among them.
+pub fn judge(topology: &Topology, me: NodeId, heard: &BTreeMap<NodeId, Result<Remains, String>>) -> Verdict {
     let known = || heard.values().filter_map(|remains| remains.as_ref().ok());
+    let is_sound =
+        |id: &&NodeId| heard.get(*id).is_some_and(|heard| heard.as_ref().is_ok_and(|it| !it.doubted));
+    let goes_on =
+        |members: &BTreeMap<NodeId, MemberId>| members.keys().filter(is_sound).count() > members.len() / 2;
     if known().any(|remains| remains.leads && !remains.doubted) {
-        return Verdict::BeginAnew;
+        let mut mine = groups(topology).filter(|(_, members)| members.contains_key(&me));
+        return match mine.find(|(_, members)| !goes_on(members)) {
+            None => Verdict::BeginAnew,
+            // What this copy has may be nowhere else.
+            Some((group, _)) => Verdict::Wait(format!("most copies of {group}, in no doubt")),
+        };
     }
     let name =
         |id: &NodeId| topology.nodes.get(id).map_or_else(|| id.short(), |n| format!("{}:{}", n.host, n.port));
     let mut sources = BTreeMap::new();
     for (group, members) in groups(topology) {
         let mut farthest: Option<(u64, u64, MemberId)> = None;
+        if goes_on(members) {
+            return Verdict::Wait(format!("a leader of {group}: most of its copies are in no doubt"));
+        }
         for (id, member) in members {
             let remains = match heard.get(id) {
                 Some(Ok(remains)) => remains,
                 Some(Err(why)) => return Verdict::Wait(format!("{} ({why})", name(id))),
                 None => return Verdict::Wait(name(id)),
             };
-            if !remains.doubted {
-                return Verdict::Wait(format!("{}, which has its log but leads nothing", name(id)));
-            }
             let own = |end: &&End| (end.group, end.member) == (group, *member);
             let Some(end) = remains.ends.iter().find(own) else {
                 return Verdict::Wait(format!("{}, which has not opened its copy of {group} yet", name(id)));
@@ -110,7 +125,7 @@ mod tests {
             (member(2, 3), 2, 12),
             (member(2, 1), 2, 11),
         ]);
-        let Verdict::Sources(sources) = judge(&topology, &heard) else { panic!() };
+        let Verdict::Sources(sources) = judge(&topology, id(1), &heard) else { panic!() };
         assert_eq!(sources.len(), 4);
         assert_eq!(sources[&GroupId::META], 1);
         assert_eq!((sources[&GroupId(1)], sources[&GroupId(2)]), (member(1, 2), member(2, 3)));
@@ -120,7 +135,7 @@ mod tests {
     fn it_waits_for_every_copy() {
         let (topology, mut heard) = (topology(), all(&[]));
         heard.insert(id(2), Err("no answer".into()));
-        let waits = |heard: &BTreeMap<_, _>| match judge(&topology, heard) {
+        let waits = |heard: &BTreeMap<_, _>| match judge(&topology, id(1), heard) {
             Verdict::Wait(why) => why,
             other => panic!("{other:?}"),
         };
@@ -128,19 +143,42 @@ mod tests {
         heard.insert(id(2), Ok(Remains { doubted: true, ..Remains::default() }));
         assert!(waits(&heard).contains("h:7002, which has not opened"));
         heard.insert(id(2), Ok(Remains::default()));
-        assert!(waits(&heard).contains("has its log but leads nothing"));
-        assert!(matches!(judge(&Topology::default(), &BTreeMap::new()), Verdict::Wait(_)));
+        assert!(waits(&heard).contains("has not opened"), "a new life has not the copy of the old one");
+        assert!(matches!(judge(&Topology::default(), id(1), &BTreeMap::new()), Verdict::Wait(_)));
     }
 
     #[test]
-    fn it_begins_anew_only_where_a_majority_never_was_in_doubt() {
+    fn a_copy_in_no_doubt_is_counted_in_where_it_is_too_few_to_lead() {
+        let topology = topology();
+        let member = |group: u32, n: u8| topology.shards[&GroupId(group)].copies[&id(n)];
+        let mut heard = all(&[(member(1, 1), 3, 7), (member(2, 3), 3, 7)]);
+        let mut is_sound = |n: u8| match heard.get_mut(&id(n)) {
+            Some(Ok(remains)) => remains.doubted = false,
+            _ => panic!(),
+        };
+        is_sound(1);
+        let Verdict::Sources(sources) = judge(&topology, id(1), &heard) else { panic!() };
+        assert_eq!((sources[&GroupId(1)], sources[&GroupId(2)]), (member(1, 1), member(2, 3)));
+        let mut is_sound = |n: u8| match heard.get_mut(&id(n)) {
+            Some(Ok(remains)) => remains.doubted = false,
+            _ => panic!(),
+        };
+        is_sound(2);
+        assert!(matches!(judge(&topology, id(1), &heard), Verdict::Wait(why) if why.contains("a leader of")));
+    }
+
+    #[test]
+    fn it_begins_anew_only_where_most_copies_of_all_it_has_never_were_in_doubt() {
         let (topology, mut heard) = (topology(), all(&[]));
         heard.insert(id(2), Ok(Remains { leads: true, ..Remains::default() }));
-        assert_eq!(judge(&topology, &heard), Verdict::BeginAnew);
+        let waits = judge(&topology, id(1), &heard);
+        assert!(matches!(waits, Verdict::Wait(why) if why.contains("most copies of")));
+        heard.insert(id(3), Ok(Remains::default()));
+        assert_eq!(judge(&topology, id(1), &heard), Verdict::BeginAnew);
         let mut heard = all(&[]);
         if let Some(Ok(remains)) = heard.get_mut(&id(2)) {
             remains.leads = true; // It was in doubt too, and has counted this node's log in.
         }
-        assert!(matches!(judge(&topology, &heard), Verdict::Sources(_)));
+        assert!(matches!(judge(&topology, id(1), &heard), Verdict::Sources(_)));
     }
 }

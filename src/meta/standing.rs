@@ -172,8 +172,9 @@ impl Standing {
     pub fn remains(&self) -> Remains {
         let leads = self.leading_group().is_some_and(|group| group.lease().is_valid(Instant::now()));
         let end = |((group, member), (term, index))| End { group, member, term, index };
-        let ends: Vec<End> = self.groups.ends().into_iter().map(end).collect();
-        Remains { leads, doubted: !ends.is_empty(), ends }
+        let doubted = self.groups.ends();
+        let ends = if doubted.is_empty() { self.groups.ends_now() } else { doubted.clone() };
+        Remains { leads, doubted: !doubted.is_empty(), ends: ends.into_iter().map(end).collect() }
     }
 
     /// Takes part in forming a cluster: Empty to Preparing, with a running member that waits for the others.

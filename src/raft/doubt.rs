@@ -5,8 +5,8 @@
 //! could make a leader that lacks what was committed. So it says nothing and hears nothing until all copies were
 //! looked at, and one of them, whose log goes farthest (no committed entry that any copy still has is missing there:
 //! Raft's election restriction, Raft thesis §3.6.1, over all members instead of most), is named the *source*. Then it
-//! hears the source only, and once it has applied an entry of a term that the source has begun, it is a member like any
-//! other.
+//! hears the source only (a copy that never was in doubt may be it, and lead still: it is made to stand again), and once it
+//! has applied an entry of a term that the source has begun, it is a member like any other.
 
 use std::time::Duration;
 
@@ -16,6 +16,8 @@ use crate::id::MemberId;
 use crate::raft::types::Vote;
 use crate::raft::wire::Message;
 
+/// No member: their ids begin at 1.
+const NOBODY: MemberId = 0;
 /// A source that has not led for so long has died meanwhile, or another one has led since.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -41,6 +43,14 @@ impl Doubt {
         self.source.is_some_and(|(source, _)| source == sender)
     }
 
+    /// The answer to a source that has led all the time and has not noticed what was lost here: a greater term, in which
+    /// it has to be elected again. Then it compares logs anew.
+    pub fn objection(&self, message: &Message) -> Option<Vote> {
+        let Message::Append { request, .. } = message else { return None };
+        (self.admits(message) && request.vote.leader_id.term <= self.term)
+            .then(|| Vote::new(self.term + 1, NOBODY))
+    }
+
     /// Whether an entry of the source's making is applied.
     pub fn is_over(&self, applied_term: Option<u64>) -> bool {
         self.source.is_some() && applied_term > Some(self.term)
@@ -58,7 +68,7 @@ fn voted_for(vote: &Vote) -> MemberId {
 
 #[cfg(test)]
 mod tests {
-    use openraft::raft::VoteRequest;
+    use openraft::raft::{AppendEntriesRequest, VoteRequest};
 
     use super::*;
 
@@ -72,5 +82,23 @@ mod tests {
         assert!(!doubt.admits(&vote(11)) && doubt.admits(&vote(12)));
         assert!(!doubt.is_over(Some(7)) && !doubt.is_over(None) && doubt.is_over(Some(8)));
         assert!(!doubt.is_hopeless(now) && doubt.is_hopeless(now + PATIENCE * 2));
+    }
+
+    #[test]
+    fn a_source_that_still_leads_is_told_to_stand_again() {
+        let append = |term| Message::Append {
+            request: AppendEntriesRequest {
+                vote: Vote::new_committed(term, 12),
+                prev_log_id: None,
+                entries: vec![],
+                leader_commit: None,
+            },
+            leased: false,
+        };
+        let doubt = Doubt { term: 7, source: Some((12, Instant::now())) };
+        assert_eq!(doubt.objection(&append(7)), Some(Vote::new(8, NOBODY)));
+        assert_eq!(doubt.objection(&append(8)), None);
+        let other = Doubt { source: Some((13, Instant::now())), ..doubt };
+        assert_eq!(other.objection(&append(7)), None, "it does not hear that one at all");
     }
 }

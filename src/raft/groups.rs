@@ -167,6 +167,15 @@ impl Groups {
         self.durable.as_ref().map(|durable| durable.ends.lock().clone()).unwrap_or_default()
     }
 
+    /// Where the members' logs end now.
+    pub fn ends_now(&self) -> BTreeMap<Key, (u64, u64)> {
+        let end = |group: &Group| {
+            let last = group.0.log.last().map_or((0, 0), |id| (id.committed_leader_id().term, id.index));
+            ((group.id(), group.member()), last)
+        };
+        self.all().iter().map(end).collect()
+    }
+
     /// Names the member of each group whose log goes farthest. Members started from now on are in no doubt.
     pub fn name_sources(&self, sources: &BTreeMap<GroupId, MemberId>) {
         let Some(durable) = &self.durable else { return };

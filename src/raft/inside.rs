@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::Raft;
+use openraft::raft::AppendEntriesResponse;
 use parking_lot::{Mutex, RwLock};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, watch};
@@ -84,6 +85,9 @@ impl Inside {
             }
             false if self.doubt.lock().is_some_and(|doubt| !doubt.admits(&message)) => {
                 Answer::Refused("this member's log may lack its end: it waits for the others".into())
+            }
+            false if let Some(vote) = self.doubt.lock().and_then(|doubt| doubt.objection(&message)) => {
+                Answer::Append(AppendEntriesResponse::HigherVote(vote))
             }
             false if let Message::Flush(index) = message => match self.log.is_on_disk(index).await {
                 true => Answer::Accepted,

@@ -74,5 +74,5 @@ async fn round(standing: &Standing) -> Verdict {
         (*id, remains)
     };
     let heard = join_all(topology.nodes.iter().map(ask_one)).await;
-    judge(&topology, &heard.into_iter().collect())
+    judge(&topology, standing.site.me, &heard.into_iter().collect())
 }
