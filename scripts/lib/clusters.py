@@ -119,11 +119,12 @@ class Cluster:
 class SlotcastCluster(Cluster):
     """Three nodes started by scripts/cluster in a folder and on ports of their own."""
 
-    def __init__(self):
+    def __init__(self, flags=""):
         super().__init__(MASTERS)
+        self.flags = flags
 
     def script(self, *words):
-        command = [ROOT / "scripts/cluster", "--data", self.data, "--base-port", str(self.base), *map(str, words)]
+        command = [ROOT / "scripts/cluster", "--data", self.data, "--base-port", str(self.base), f"--flags={self.flags}", *map(str, words)]
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=900)
         if done.returncode != 0:
             raise RuntimeError(f"scripts/cluster {' '.join(map(str, words))} failed:\n{done.stdout}")

@@ -18,6 +18,8 @@ CPU_GOALS = {1: 0.85, 16: 0.30, 64: 0.25}
 MEMORY_KEYS = 2_000_000
 MEMORY_GOAL = 0.75
 RSS_SETTLE_S = 2.0
+DURABILITIES = ("quorum", "quorum-fsync", "memory")
+FSYNCS = ("everysec", "always")
 SNAPSHOT_KEYS = 2_000_000
 SNAPSHOT_GOAL = 2.0
 
@@ -132,10 +134,10 @@ def cores(setup):
 class ReplicatedRedis:
     """redis-server with two asynchronous replicas on this machine."""
 
-    def __init__(self, kind, stack):
+    def __init__(self, kind, stack, flags=()):
         cores = range(os.cpu_count())
-        master = stack.enter_context(Server(kind, cores))
-        of_master = ["--replicaof", f"127.0.0.1 {master.port}"]
+        master = stack.enter_context(Server(kind, cores, extra=flags))
+        of_master = ["--replicaof", f"127.0.0.1 {master.port}", *flags]
         self.replicas = [stack.enter_context(Server(kind, cores, extra=of_master)) for _ in range(2)]
         wait_until("the replicas follow", lambda: all(map(self.follows, self.replicas)), 30)
         self.name, self.port = f"{kind.name} + 2 replicas", master.port
@@ -151,8 +153,8 @@ class ThreeNodes:
 
     name = "slotcast x 3"
 
-    def __init__(self, stack):
-        self.cluster = cluster = stack.enter_context(SlotcastCluster())
+    def __init__(self, stack, flags=""):
+        self.cluster = cluster = stack.enter_context(SlotcastCluster(flags))
         self.port = cluster.port(1)
         self.pids = [int(fields(cluster.ask(node, "INFO", "server"))["process_id"]) for node in (1, 2, 3)]
 
@@ -174,6 +176,32 @@ def cluster(setup):
         for case in cases:
             samples = interleaved(load, targets, case, setup.keys, setup.seconds, setup.rounds, clustered)
             yield rows_of(f"replicated {case.name}", samples, (f"throughput / {targets[1].name}", ">=", 1.0))
+
+
+def durability(setup):
+    """Replicated SET under each durability mode, beside redis-server's append-only file, without and with replicas."""
+    cases = [c for c in (Case("set", 64, p) for p in PIPELINES) if setup.wanted("durability", c.name)]
+    if not cases:
+        return
+    load, redis = Load(setup.load_binary, range(os.cpu_count())), setup.kinds[1]
+    with contextlib.ExitStack() as stack:
+        ours, theirs = [], []
+        for mode in DURABILITIES:
+            ours.append(nodes := ThreeNodes(stack, f"--durability {mode}"))
+            nodes.name = f"slotcast x 3, {mode}"
+        for sync in FSYNCS:
+            flags = ["--appendonly", "yes", "--appendfsync", sync]
+            theirs.append(alone := stack.enter_context(Server(redis, range(os.cpu_count()), extra=flags)))
+            theirs.append(copied := ReplicatedRedis(redis, stack, flags))
+            alone.name, copied.name = f"{redis.name}, {sync}", f"{copied.name}, {sync}"
+        clustered = {target.name for target in ours}
+        for target in ours + theirs:
+            load.fill(target.port, setup.keys, 64, target.name in clustered)
+        for case in cases:
+            samples = interleaved(load, ours + theirs, case, setup.keys, setup.seconds, setup.rounds, clustered)
+            for target in ours:
+                others = {other.name: samples[other.name] for other in theirs}
+                yield rows_of(f"replicated {case.name}, {target.name}", {target.name: samples[target.name]} | others)
 
 
 class Saving:
@@ -224,4 +252,4 @@ def snapshot(setup):
         yield row
 
 
-SECTIONS = {"single": single, "memory": memory, "cores": cores, "cluster": cluster, "snapshot": snapshot}
+SECTIONS = {"single": single, "memory": memory, "cores": cores, "cluster": cluster, "durability": durability, "snapshot": snapshot}
