@@ -96,12 +96,12 @@ fn draw(kinds: &[Kind], cluster: &Cluster, rng: &mut SmallRng) -> Vec<Fault> {
     // The same holds for one that lost power, until it votes again.
     let loses = cluster.forgets || kind == Kind::Power && cluster.mistrusts;
     let fits = |other: &Kind| match other {
-        Kind::KillAll => false,
+        Kind::KillAll | Kind::PowerAll => false,
         Kind::Power => !kind.ends_a_life() || !cluster.mistrusts,
         other => !(loses && other.ends_a_life()),
     };
     let second: Vec<Kind> = kinds.iter().copied().filter(fits).collect();
-    let twice = rng.random_bool(TWICE) && kind != Kind::KillAll;
+    let twice = rng.random_bool(TWICE) && !kind.hits_all();
     if let Some(second) = second.choose(rng).copied().filter(|_| twice) {
         let other = (victim + rng.random_range(1..nodes)) % nodes;
         faults.push(Fault::draw(second, other, rng));

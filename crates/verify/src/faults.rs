@@ -46,6 +46,10 @@ pub enum Kind {
     Loss,
     /// The machine is off and on again: what was not synced is gone.
     Power,
+    /// The same for all nodes at once.
+    PowerAll,
+    /// The wall clock jumps, and back again.
+    Clock,
     /// Nothing more fits on the disk.
     DiskFull,
     /// The disk does not confirm any more; then the process is started anew.
@@ -53,7 +57,7 @@ pub enum Kind {
 }
 
 /// All kinds, by name.
-pub const KINDS: [(&str, Kind); 13] = [
+pub const KINDS: [(&str, Kind); 15] = [
     ("kill", Kind::Kill),
     ("restart", Kind::Restart),
     ("term", Kind::Term),
@@ -65,6 +69,8 @@ pub const KINDS: [(&str, Kind); 13] = [
     ("oneway", Kind::OneWay),
     ("loss", Kind::Loss),
     ("power", Kind::Power),
+    ("powerall", Kind::PowerAll),
+    ("clock", Kind::Clock),
     ("diskfull", Kind::DiskFull),
     ("fsync", Kind::Fsync),
 ];
@@ -82,12 +88,23 @@ impl Kind {
 
     /// Whether the node's process ends.
     pub fn ends_a_life(self) -> bool {
-        matches!(self, Kind::Kill | Kind::Restart | Kind::Term | Kind::KillAll | Kind::Power | Kind::Fsync)
+        matches!(self, Kind::Kill | Kind::Restart | Kind::Term | Kind::KillAll | Kind::Fsync)
+            || self.ends_power()
+    }
+
+    /// Whether machines lose power.
+    pub fn ends_power(self) -> bool {
+        matches!(self, Kind::Power | Kind::PowerAll)
+    }
+
+    /// Whether it hits all nodes at once.
+    pub fn hits_all(self) -> bool {
+        matches!(self, Kind::KillAll | Kind::PowerAll)
     }
 
     /// Whether it needs disks of the nodes' own.
     pub fn needs_own_disks(self) -> bool {
-        matches!(self, Kind::Power | Kind::DiskFull | Kind::Fsync)
+        matches!(self, Kind::DiskFull | Kind::Fsync) || self.ends_power()
     }
 
     /// Whether it needs nodes that keep their keys when their processes end.
@@ -115,7 +132,7 @@ impl Fault {
         let lasts = Duration::from_millis(match kind {
             Kind::Restart => 0,
             Kind::Stop => rng.random_range(150..4_000),
-            Kind::Term | Kind::KillAll => rng.random_range(0..3_000),
+            Kind::Term | Kind::KillAll | Kind::PowerAll => rng.random_range(0..3_000),
             Kind::Kill | Kind::Stutter => rng.random_range(500..5_000),
             _ => rng.random_range(500..7_000),
         });
@@ -166,8 +183,32 @@ impl Fault {
                 Ok(())
             }
             Kind::Isolate | Kind::Split | Kind::OneWay | Kind::Loss => self.disconnect(cluster).await,
+            Kind::PowerAll => self.black_out(cluster).await,
+            Kind::Clock => {
+                // Up to a minute, either way.
+                node.set_clock(i64::from(self.choice % 120) - 60)?;
+                sleep(self.lasts).await;
+                node.set_clock(0)
+            }
             Kind::Power | Kind::DiskFull | Kind::Fsync => self.break_disk(cluster).await,
         }
+    }
+
+    /// All stand still before the first disk is copied, so nothing that anybody knew then is newer than the copies.
+    async fn black_out(&self, cluster: &Cluster) -> Result<(), String> {
+        cluster.nodes.iter().for_each(|node| node.signal(Signal::SIGSTOP));
+        let disks = || cluster.nodes.iter().filter_map(|node| node.disk.as_ref());
+        for disk in disks() {
+            disk.copy().await?;
+        }
+        for node in &cluster.nodes {
+            node.kill().await;
+        }
+        for disk in disks() {
+            disk.back_to_copy().await?;
+        }
+        sleep(self.lasts).await;
+        (0..cluster.nodes.len()).try_for_each(|node| cluster.restart(node, true))
     }
 
     async fn break_disk(&self, cluster: &Cluster) -> Result<(), String> {
@@ -246,7 +287,7 @@ async fn flood(cluster: &Cluster) {
 
 impl std::fmt::Display for Fault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let whom = if self.kind == Kind::KillAll { "".into() } else { format!(" node {}", self.victim + 1) };
+        let whom = if self.kind.hits_all() { "".into() } else { format!(" node {}", self.victim + 1) };
         write!(f, "{}{whom}, {:.1} s", self.kind.name(), self.lasts.as_secs_f64())
     }
 }

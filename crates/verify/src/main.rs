@@ -6,6 +6,7 @@ mod client;
 mod clock;
 mod cluster;
 mod connection;
+mod deadlines;
 mod disk;
 mod faults;
 mod network;
@@ -30,6 +31,7 @@ use tokio::time::timeout;
 
 use crate::client::Client;
 use crate::cluster::Cluster;
+use crate::deadlines::Tolerance;
 use crate::faults::{KINDS, Kind};
 use crate::node::Launch;
 use crate::probe::Probes;
@@ -39,6 +41,8 @@ use crate::workload::Stop;
 
 /// Forming a cluster takes less.
 const FORMATION: Duration = Duration::from_secs(60);
+/// Clients that watch keys expire.
+const TIMED: u16 = 4;
 /// The last calls take less: a client's patience and its repetitions.
 const FINISH: Duration = Duration::from_secs(40);
 
@@ -137,6 +141,12 @@ async fn verify(flags: Flags) -> Result<bool, String> {
         let reads = workload::read_loyally(client, node, records.clone(), stop.clone());
         tasks.push(tokio::task::spawn_local(reads));
     }
+    let tolerance = Tolerance::under(&kinds);
+    for number in 0..TIMED {
+        let client = Client::new(flags.clients + flags.nodes as u16 + number, nodes.clone(), seed);
+        let expiry = deadlines::watch(client, tolerance, records.clone(), stop.clone());
+        tasks.push(tokio::task::spawn_local(expiry));
+    }
     let lasts = Duration::from_secs_f64(flags.minutes * 60.0);
     let (past, broke_off) = campaign::run(&cluster, &probes, &kinds, seed, lasts).await;
     if let Some(network) = &cluster.network {
@@ -153,6 +163,7 @@ async fn verify(flags: Flags) -> Result<bool, String> {
     let read = workload::read_all(&mut reader, &records).await;
     let mut findings = records.look(|seen| Findings::of(seen, read.is_ok()));
     findings.other.extend(broke_off);
+    findings.other.extend(records.look(|seen| seen.untimely.clone()));
     match read {
         Ok(lost) => findings.lost.extend(lost),
         Err(why) => findings.other.push(why),
@@ -193,6 +204,14 @@ fn kinds(flags: &Flags) -> Vec<Kind> {
         let broken = possible.extract_if(.., |kind| kind.needs_own_disks()).collect();
         skip(broken, "the nodes have no disks of their own");
     }
+    if flags.durability.as_deref() != Some("quorum-fsync") {
+        let outages = possible.extract_if(.., |kind| *kind == Kind::PowerAll).collect();
+        skip(outages, "only with --durability quorum-fsync does anything outlast that");
+    }
+    if flags.faults.is_empty() || faketime().is_none() {
+        let jumps = possible.extract_if(.., |kind| *kind == Kind::Clock).collect();
+        skip(jumps, "it must be asked for, and libfaketime be there");
+    }
     if !keeps {
         let losses = possible.extract_if(.., |kind| kind.needs_keeping()).collect();
         skip(losses, "the nodes keep their keys in memory only");
@@ -210,8 +229,16 @@ async fn cluster(flags: &Flags) -> Result<Cluster, String> {
     if let Some(durability) = &flags.durability {
         common.extend(["--durability".to_owned(), durability.clone()]);
     }
-    let launch = Launch { server: flags.server.clone(), flags: common };
+    let faketime = faketime().filter(|_| flags.faults.contains(&Kind::Clock));
+    let launch = Launch { server: flags.server.clone(), flags: common, faketime };
     Cluster::start(flags.nodes, flags.port, &flags.dir, launch, flags.namespaces, flags.disks).await
+}
+
+/// The library that fakes a process's clock (Debian: libfaketime).
+fn faketime() -> Option<PathBuf> {
+    let folders = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib"];
+    let library = |folder: &str| Path::new(folder).join("faketime/libfaketime.so.1");
+    folders.into_iter().map(library).find(|library| library.exists())
 }
 
 fn is_empty(folder: &Path) -> bool {

@@ -29,6 +29,8 @@ pub struct Launch {
     pub server: PathBuf,
     /// Flags that all nodes have in common.
     pub flags: Vec<String>,
+    /// libfaketime, if the nodes' clocks are to jump.
+    pub faketime: Option<PathBuf>,
 }
 
 impl Launch {
@@ -99,12 +101,26 @@ impl Node {
             }
             None => Command::new(&self.launch.server),
         };
+        if let Some(faketime) = &self.launch.faketime {
+            self.set_clock(0).map_err(io::Error::other)?;
+            command.env("LD_PRELOAD", faketime).env("FAKETIME_TIMESTAMP_FILE", self.clock());
+            command.env("FAKETIME_CACHE_DURATION", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        }
         command.args(&self.launch.flags);
         command.args(["--port", &self.address.port().to_string(), "--bind", &self.address.ip().to_string()]);
         command.arg("--dir").arg(&self.dir);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         *self.child.borrow_mut() = Some(command.spawn()?);
         Ok(())
+    }
+
+    fn clock(&self) -> PathBuf {
+        self.dir.with_extension("clock")
+    }
+
+    /// Puts the process's wall clock ahead by so many seconds of the machine's; it notices within a second.
+    pub fn set_clock(&self, ahead: i64) -> Result<(), String> {
+        fs::write(self.clock(), format!("{ahead:+}\n")).map_err(|error| error.to_string())
     }
 
     /// Whether its process lives; one that has ended is reaped.

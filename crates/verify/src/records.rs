@@ -23,6 +23,8 @@ pub struct Seen {
     pub histories: BTreeMap<String, Vec<Event>>,
     /// Acknowledged writes of keys that are written once.
     pub kept: Vec<(String, i64)>,
+    /// Keys that expired too early or too late.
+    pub untimely: Vec<String>,
     /// Calls made.
     pub calls: usize,
     /// Of these: writes whose outcome is unknown, and reads without an answer.
@@ -67,6 +69,11 @@ impl Records {
         if let Outcome::Answer(_) = called.outcome {
             self.0.borrow_mut().kept.push((key, value));
         }
+    }
+
+    /// Notes a key that expired too early or too late.
+    pub fn blame(&self, why: String) {
+        self.0.borrow_mut().untimely.push(why);
     }
 
     /// Counts a call that leaves nothing to check.
