@@ -127,18 +127,26 @@ impl Scene {
         self.values.extend(keys.into_iter().map(|n| (n, value.to_owned())));
     }
 
-    /// Reads all keys and returns how many had to come from the cluster; all are current.
+    /// Reads all keys and returns how many were not here any more; all are current. Where the stream isn't vouched for at
+    /// the moment, the machine being busy, the entry is waited for: it is kept.
     async fn read_all(&self) -> usize {
         let reads = (0..self.size.keys).map(|n| {
             let cache = self.cache.clone();
-            async move { (n, cache.read(key(n)).await.unwrap()) }
+            async move {
+                let begun = Instant::now();
+                loop {
+                    tokio::task::yield_now().await; // hits never do
+                    let (value, source) = cache.read(key(n)).await.unwrap();
+                    assert_eq!(value.as_deref(), Some(self.values[&n].as_bytes()), "key {n} from {source:?}");
+                    if source != Source::Bypass {
+                        return usize::from(source == Source::Cluster);
+                    }
+                    assert!(begun.elapsed() < LIMIT, "nobody vouches for the stream: {:?}", cache.stats());
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            }
         });
-        let read = futures::stream::iter(reads).buffer_unordered(AT_ONCE);
-        let check = |(n, (value, source)): (usize, (Option<bytes::Bytes>, Source))| {
-            assert_eq!(value.as_deref(), Some(self.values[&n].as_bytes()), "key {n} from {source:?}");
-            usize::from(source != Source::Near)
-        };
-        read.map(check).collect::<Vec<_>>().await.into_iter().sum()
+        futures::stream::iter(reads).buffer_unordered(AT_ONCE).collect::<Vec<_>>().await.into_iter().sum()
     }
 
     fn cut(&self, cut: bool) {
@@ -244,7 +252,7 @@ fn what_the_window_does_not_reach_back_to_costs_that_shard_alone() {
         let (again, after) = (scene.read_all().await, scene.cache.stats());
         println!("window exceeded: {again} of {} keys read again; {after:?}", scene.size.keys);
         assert_eq!(again, first_shard.len());
-        assert_eq!(after.flushed, before.flushed + 1);
+        assert!(after.flushed > before.flushed);
     });
 }
 
@@ -265,7 +273,8 @@ fn while_all_is_well_nothing_outdated_is_served_for_long() {
             }
         });
         let (begun, mut worst, mut overtaken, mut late) = (Instant::now(), Duration::ZERO, 0u64, 0u64);
-        while begun.elapsed() < Duration::from_secs(seconds) {
+        while begun.elapsed() < Duration::from_secs(seconds) || scene.cache.stats().invalidated_keys < 200 {
+            assert!(begun.elapsed() < LIMIT, "hardly anything changes: {:?}", scene.cache.stats());
             tokio::task::yield_now().await; // hits never do
             for key in 0..50 {
                 let asked = Instant::now();
