@@ -1,4 +1,4 @@
-//! Rules broken on purpose, to prove that `scripts/verify` notices. Compiled with the feature `broken` only, which no
+//! Rules broken on purpose, to prove that `scripts/verify` and the simulation notice. Compiled with the feature `broken` only, which no
 //! build for use has; even then each has to be asked for, with `SLOTCAST_BROKEN=acknowledged-early,…`.
 
 use std::sync::LazyLock;
@@ -19,12 +19,15 @@ pub enum Rule {
     VoteForgotten,
 }
 
+/// All of them, by the names to ask for them by.
+pub const ALL: [(&str, Rule); 3] = [
+    ("acknowledged-early", Rule::AcknowledgedEarly),
+    ("read-without-lease", Rule::ReadWithoutLease),
+    ("vote-forgotten", Rule::VoteForgotten),
+];
+
 /// Whether a rule is to be broken.
 pub fn breaks(rule: Rule) -> bool {
-    let name = match rule {
-        Rule::AcknowledgedEarly => "acknowledged-early",
-        Rule::ReadWithoutLease => "read-without-lease",
-        Rule::VoteForgotten => "vote-forgotten",
-    };
-    ASKED_FOR.iter().any(|asked| asked == name)
+    let named = |asked: &String| ALL.iter().any(|(name, known)| *known == rule && asked == name);
+    ASKED_FOR.iter().any(named)
 }

@@ -24,8 +24,8 @@ use crate::raft::state::{GroupOptions, Member, Timing};
 use crate::topology::{Node, Topology};
 use crate::wal::disk::Disk;
 
-/// Bytes of log that the metadata group keeps for members that lag; a topology of many nodes is some kilobytes.
-const LOG_BYTES: usize = 4 << 20;
+/// Bytes of log that the metadata group keeps for members that lag, at most; a topology of many nodes is some kilobytes.
+pub const LOG_BYTES: usize = 4 << 20;
 
 /// A node that cannot go on says so this often.
 const REMIND: Duration = Duration::from_secs(10);
@@ -43,6 +43,8 @@ pub struct Site {
     pub bus: SocketAddr,
     /// How fast groups fail over.
     pub timing: Timing,
+    /// Bytes of log that the metadata group keeps for members that lag.
+    pub log_bytes: usize,
     /// Where members keep their snapshots; `None`: nowhere.
     pub snapshots: Option<Arc<dyn Disk>>,
 }
@@ -235,7 +237,7 @@ impl Standing {
             member,
             me,
             timing,
-            log_bytes: LOG_BYTES,
+            log_bytes: self.site.log_bytes,
             snapshots: self.site.snapshots.clone(),
         };
         let machine = MetaMachine::new(self.publisher.clone());

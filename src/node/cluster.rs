@@ -33,7 +33,7 @@ use crate::meta::entry::{Founding, Resolve, enter};
 use crate::meta::message::Phase;
 use crate::meta::proposer::propose;
 use crate::meta::service;
-use crate::meta::standing::{Site, Standing};
+use crate::meta::standing::{LOG_BYTES, Site, Standing};
 use crate::node::cluster::outlook::Outlook;
 use crate::node::cluster::reunion::reunite;
 use crate::node::cluster::shards::{Factory, OpenShards, Shards};
@@ -73,6 +73,7 @@ impl Cluster {
             port: options.port,
             bus: announced,
             timing: options.timing,
+            log_bytes: options.log_bytes.min(LOG_BYTES),
             snapshots: options.durable.as_ref().map(|durable| durable.snapshots.clone()),
         };
         let (groups, former) = storage::open_groups(&site, &bus, options.durable.as_ref())?;

@@ -136,7 +136,7 @@ impl Driver {
             });
         }
         let elsewhere = metrics.current_leader.is_some() && !leads;
-        self.inside.retry(elsewhere || self.inside.lease.is_valid(now), now);
+        self.inside.retry(elsewhere || self.inside.lease.lasts(now), now);
     }
 
     /// Ends the doubt when there is no more reason for it. `Some`: it will never end.
@@ -216,6 +216,8 @@ impl Driver {
             });
         GroupState {
             term: metrics.current_term,
+            voted_for: (!metrics.vote.committed && metrics.current_term > 0)
+                .then_some(metrics.vote.leader_id.voted_for),
             leader,
             am_leader: metrics.state == ServerState::Leader,
             ready,

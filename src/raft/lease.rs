@@ -28,13 +28,17 @@ impl Lease {
     /// own term.
     #[inline]
     pub fn is_valid(&self, now: Instant) -> bool {
-        let now = now.saturating_duration_since(self.start).as_nanos() as u64;
-        let until = self.until.load(Ordering::Acquire);
         #[cfg(feature = "broken")]
         if crate::broken::breaks(crate::broken::Rule::ReadWithoutLease) {
-            return until > 0;
+            return self.until.load(Ordering::Acquire) > 0;
         }
-        now < until
+        self.lasts(now)
+    }
+
+    /// Whether it has not ended: for the group itself, which no rule broken on purpose concerns.
+    pub(in crate::raft) fn lasts(&self, now: Instant) -> bool {
+        let now = now.saturating_duration_since(self.start).as_nanos() as u64;
+        now < self.until.load(Ordering::Acquire)
     }
 
     /// When it ends, or has ended; `None`: there is none.

@@ -73,6 +73,8 @@ pub struct Follower {
 pub struct GroupState {
     /// The Raft term.
     pub term: u64,
+    /// Whom this member has given its vote in that term, until it knows who leads.
+    pub voted_for: Option<MemberId>,
     /// Who leads, if known.
     pub leader: Option<(MemberId, NodeId)>,
     /// Whether that is this member.

@@ -19,6 +19,7 @@ pub mod disk;
 pub mod flush;
 pub mod ledger;
 pub mod log;
+mod pages;
 pub mod record;
 pub mod recovery;
 pub mod scan;

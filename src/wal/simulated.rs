@@ -4,7 +4,7 @@
 //! process does, for every n there is. After an fsync that failed it does as Linux does: what was not synced is read as
 //! it was written, is on no disk, and no later fsync brings it there.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
@@ -13,9 +13,7 @@ use rand::RngCore;
 use rand::rngs::StdRng;
 
 use crate::wal::disk::{Disk, DiskFile};
-
-/// Bytes that reach the disk together, or not.
-const PAGE: usize = 512;
+use crate::wal::pages::Pages;
 
 /// A cheap handle; clones are the same disk.
 #[derive(Clone, Debug, Default)]
@@ -33,7 +31,7 @@ struct State {
     names: BTreeMap<String, u64>,
     /// By name, what would be there after a power loss.
     kept_names: BTreeMap<String, u64>,
-    files: BTreeMap<u64, Content>,
+    files: BTreeMap<u64, Pages>,
     next_file: u64,
     operations: u64,
     fail: Option<Failure>,
@@ -42,14 +40,6 @@ struct State {
     room: Option<u64>,
     /// Files opened in an earlier life of the machine are closed.
     life: u64,
-}
-
-#[derive(Clone, Debug, Default)]
-struct Content {
-    bytes: Vec<u8>,
-    kept: Vec<u8>,
-    /// Pages that are not as they were written, and that no fsync will bring to the disk.
-    lost: BTreeSet<usize>,
 }
 
 /// What shall fail.
@@ -85,12 +75,6 @@ pub struct Crash {
     pub of: Option<Operation>,
     /// If the one at which it dies is a write, the first half of that happens too.
     pub half: bool,
-}
-
-struct SimulatedFile {
-    disk: SimulatedDisk,
-    file: u64,
-    life: u64,
 }
 
 impl SimulatedDisk {
@@ -130,6 +114,20 @@ impl SimulatedDisk {
         self.state.lock().used()
     }
 
+    /// Whether a power loss would take nothing away.
+    pub fn is_synced(&self) -> bool {
+        let state = self.state.lock();
+        let synced = |file: &u64| state.files.get(file).is_none_or(Pages::is_synced);
+        state.names == state.kept_names && state.names.values().all(synced)
+    }
+
+    /// The files there are, and their lengths.
+    pub fn written(&self) -> Vec<(String, usize)> {
+        let state = self.state.lock();
+        let length = |file: &u64| state.files.get(file).map_or(0, |file| file.bytes().len());
+        state.names.iter().map(|(name, file)| (name.clone(), length(file))).collect()
+    }
+
     /// The machine dies: of what was not synced, some pages have reached the disk and others have not. Files opened
     /// before answer nothing but errors.
     pub fn lose_power(&self, rng: &mut StdRng) {
@@ -137,15 +135,7 @@ impl SimulatedDisk {
         state.begin_anew();
         state.names = state.kept_names.clone();
         for file in state.files.values_mut() {
-            let mut survived = file.kept.clone();
-            for (page, bytes) in file.bytes.chunks(PAGE).enumerate() {
-                if rng.next_u32().is_multiple_of(2) && !file.lost.contains(&page) {
-                    let at = page * PAGE;
-                    survived.resize(survived.len().max(at + bytes.len()), 0);
-                    survived[at..at + bytes.len()].copy_from_slice(bytes);
-                }
-            }
-            *file = Content { kept: survived.clone(), bytes: survived, lost: BTreeSet::new() };
+            file.lose_power(|| rng.next_u32().is_multiple_of(2));
         }
     }
 
@@ -154,7 +144,7 @@ impl SimulatedDisk {
         self.state.lock().begin_anew();
     }
 
-    /// All is gone.
+    /// The files there are are lost.
     pub fn wipe(&self) {
         let mut state = self.state.lock();
         (state.names, state.kept_names, state.files) = Default::default();
@@ -167,11 +157,7 @@ impl SimulatedDisk {
         let Some(file) = state.names.get(&name).copied().and_then(|file| state.files.get_mut(&file)) else {
             return;
         };
-        for bytes in [&mut file.bytes, &mut file.kept] {
-            if let Some(byte) = bytes.get_mut(at) {
-                *byte ^= 1;
-            }
-        }
+        file.flip(at);
     }
 
     fn full(&self, name: &str) -> String {
@@ -187,7 +173,8 @@ impl SimulatedDisk {
     }
 
     fn handle(&self, file: u64, life: u64) -> Arc<dyn DiskFile> {
-        Arc::new(SimulatedFile { disk: self.clone(), file, life })
+        let disk = SimulatedDisk { life: Some(life), ..self.clone() };
+        Arc::new(SimulatedFile { disk, file })
     }
 }
 
@@ -199,7 +186,7 @@ impl State {
 
     fn used(&self) -> u64 {
         let files = self.names.values().filter_map(|file| self.files.get(file));
-        files.map(|file| file.bytes.len() as u64).sum()
+        files.map(|file| file.bytes().len() as u64).sum()
     }
 
     /// Counts an operation and fails if it is its turn.
@@ -264,7 +251,7 @@ impl Disk for SimulatedDisk {
             state.operate(Operation::Names)?;
             let file = state.next_file;
             state.next_file += 1;
-            state.files.insert(file, Content::default());
+            state.files.insert(file, Pages::default());
             state.names.insert(self.full(name), file);
             Ok(self.handle(file, state.life))
         })
@@ -299,59 +286,33 @@ impl Disk for SimulatedDisk {
     }
 }
 
-impl SimulatedFile {
-    fn with<T>(&self, act: impl FnOnce(&mut State, u64) -> io::Result<T>) -> io::Result<T> {
-        let mut state = self.disk.state.lock();
-        if state.life != self.life {
-            return Err(io::Error::other("the process that opened this file is dead"));
-        }
-        act(&mut state, self.file)
-    }
+struct SimulatedFile {
+    disk: SimulatedDisk,
+    file: u64,
 }
 
-impl Content {
-    fn write(&mut self, at: usize, bytes: &[u8]) {
-        self.bytes.resize(self.bytes.len().max(at + bytes.len()), 0);
-        self.bytes[at..at + bytes.len()].copy_from_slice(bytes);
-        self.lost.retain(|page| (page + 1) * PAGE <= at || page * PAGE >= at + bytes.len());
-    }
-
-    fn sync(&mut self) {
-        let mut kept = self.bytes.clone();
-        for page in &self.lost {
-            let end = kept.len().min((page + 1) * PAGE);
-            for (at, byte) in kept.iter_mut().enumerate().take(end).skip(page * PAGE) {
-                *byte = self.kept.get(at).copied().unwrap_or(0);
-            }
-        }
-        self.kept = kept;
-    }
-
-    /// The kernel could not write, and takes for clean what it could not write.
-    fn fail_to_sync(&mut self) {
-        let kept = |page: usize| self.kept.get(page * PAGE..self.kept.len().min((page + 1) * PAGE));
-        let unsynced =
-            self.bytes.chunks(PAGE).enumerate().filter(|(page, bytes)| kept(*page) != Some(*bytes));
-        self.lost = unsynced.map(|(page, _)| page).collect();
+impl SimulatedFile {
+    fn with<T>(&self, act: impl FnOnce(&mut State, u64) -> io::Result<T>) -> io::Result<T> {
+        self.disk.with(|state| act(state, self.file))
     }
 }
 
 impl DiskFile for SimulatedFile {
     fn length(&self) -> io::Result<u64> {
-        self.with(|state, file| Ok(state.files.get(&file).map_or(0, |file| file.bytes.len() as u64)))
+        self.with(|state, file| Ok(state.files.get(&file).map_or(0, |file| file.bytes().len() as u64)))
     }
 
     fn read_at(&self, at: u64, length: usize) -> io::Result<Vec<u8>> {
         self.with(|state, file| {
             let bytes =
-                state.files.get(&file).and_then(|file| file.bytes.get(at as usize..at as usize + length));
+                state.files.get(&file).and_then(|file| file.bytes().get(at as usize..at as usize + length));
             bytes.map(<[u8]>::to_vec).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
         })
     }
 
     fn write_at(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
         self.with(|state, file| {
-            let length = state.files.get(&file).map_or(0, |file| file.bytes.len() as u64);
+            let length = state.files.get(&file).map_or(0, |file| file.bytes().len() as u64);
             let more = (at + bytes.len() as u64).saturating_sub(length);
             let done = state.operate(Operation::Write).and_then(|()| state.check_room(more));
             let half = done.is_err() && state.half();
@@ -367,8 +328,7 @@ impl DiskFile for SimulatedFile {
         self.with(|state, file| {
             state.operate(Operation::Write)?;
             if let Some(content) = state.files.get_mut(&file) {
-                content.bytes.truncate(length as usize);
-                content.kept.truncate(length as usize);
+                content.truncate(length as usize);
             }
             Ok(())
         })
@@ -393,6 +353,7 @@ impl DiskFile for SimulatedFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wal::pages::PAGE;
     use rand::SeedableRng;
 
     #[test]
@@ -405,7 +366,7 @@ mod tests {
         disk.create("b").unwrap();
         file.write_at(4, b"!").unwrap();
         disk.kill();
-        assert!(file.read().is_err());
+        assert!(file.read().is_err() && !disk.is_synced());
         assert_eq!(disk.open("a").unwrap().read().unwrap(), b"kept!");
         disk.lose_power(&mut StdRng::seed_from_u64(1));
         assert!(disk.open("a").unwrap().read().unwrap().starts_with(b"kept"));

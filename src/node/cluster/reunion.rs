@@ -25,6 +25,7 @@ const REMIND: Duration = Duration::from_secs(10);
 
 /// Until the doubt is over.
 pub async fn reunite(standing: Arc<Standing>, groups: Groups) {
+    standing.wait_for(Some("the others, as its log may lack its end"));
     let mut said: Option<(String, Instant)> = None;
     let sources = loop {
         sleep(ROUND).await;
