@@ -397,7 +397,7 @@ fn after_a_power_loss_of_all_machines_the_longest_logs_lead_and_no_synced_write_
             eventually("to be written", || write(&nodes, shard, text.clone()));
             expected.entry(shard).or_default().push(text.into());
         }
-        thread::sleep(Duration::from_millis(1500)); // The disks have it by now: within a second.
+        eventually("the disks to have it", || disks.iter().all(SimulatedDisk::is_synced));
         for (shard, n) in shards.into_iter().flat_map(|shard| (0..5).map(move |n| (shard, n))) {
             write(&nodes, shard, format!("perhaps {boot} {n}"));
         }

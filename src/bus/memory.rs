@@ -52,8 +52,7 @@ struct Wires {
 struct Pipe {
     from: SocketAddr,
     to: SocketAddr,
-    chunks: VecDeque<(Instant, Bytes)>,
-    length: usize,
+    chunks: Chunks<Instant>,
     cut: bool,
     reset: bool,
     /// The writing half is gone.
@@ -168,8 +167,7 @@ impl Wires {
         let pipe = Arc::new(Mutex::new(Pipe {
             from,
             to,
-            chunks: VecDeque::new(),
-            length: 0,
+            chunks: Chunks::default(),
             cut: false,
             reset: false,
             ended: false,
@@ -183,12 +181,12 @@ impl Wires {
 
 impl Transport for Host {
     fn listen(&self, addr: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>> {
-        let (sender, inbox) = mpsc::channel(BACKLOG);
+        let (sender, inbox) = Inbox::new(addr);
         let taken = self.network.0.lock().listening.insert(addr, sender).is_some_and(|old| !old.is_closed());
         Box::pin(async move {
             match taken {
                 true => Err(io::ErrorKind::AddrInUse.into()),
-                false => Ok(Box::new(Inbox { addr, inbox }) as Box<dyn Listener>),
+                false => Ok(Box::new(inbox) as Box<dyn Listener>),
             }
         })
     }
@@ -198,9 +196,67 @@ impl Transport for Host {
     }
 }
 
-struct Inbox {
+/// Listens for the connections that are sent to it.
+pub struct Inbox {
     addr: SocketAddr,
     inbox: mpsc::Receiver<(Halves, SocketAddr)>,
+}
+
+impl Inbox {
+    /// One that listens on `addr`, and where to send connections and whom they come from.
+    pub fn new(addr: SocketAddr) -> (mpsc::Sender<(Halves, SocketAddr)>, Inbox) {
+        let (sender, inbox) = mpsc::channel(BACKLOG);
+        (sender, Inbox { addr, inbox })
+    }
+}
+
+/// Bytes under way in one direction, in chunks that arrive at `T`, none before the one in front of it.
+#[derive(Debug)]
+pub struct Chunks<T> {
+    chunks: VecDeque<(T, Bytes)>,
+    length: usize,
+}
+
+impl<T> Default for Chunks<T> {
+    fn default() -> Self {
+        Chunks { chunks: VecDeque::new(), length: 0 }
+    }
+}
+
+impl<T: Ord + Copy> Chunks<T> {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.chunks.is_empty()
+    }
+
+    /// When the first one arrives.
+    pub fn arrival(&self) -> Option<T> {
+        self.chunks.front().map(|(arrival, _)| *arrival)
+    }
+
+    /// Sends as many of `bytes` as there is room for; how many. `None`: there is no room.
+    pub fn push(&mut self, arrival: T, bytes: &[u8]) -> Option<usize> {
+        if self.length >= BUFFER {
+            return None;
+        }
+        let length = bytes.len().min(BUFFER - self.length);
+        let arrival = self.chunks.back().map_or(arrival, |(last, _)| arrival.max(*last));
+        self.chunks.push_back((arrival, Bytes::copy_from_slice(&bytes[..length])));
+        self.length += length;
+        Some(length)
+    }
+
+    /// Takes of the first one what `into` has room for.
+    pub fn take(&mut self, into: &mut ReadBuf<'_>) {
+        let Some((_, chunk)) = self.chunks.front_mut() else { return };
+        let length = chunk.len().min(into.remaining());
+        into.put_slice(&chunk[..length]);
+        chunk.advance(length);
+        if chunk.is_empty() {
+            self.chunks.pop_front();
+        }
+        self.length -= length;
+    }
 }
 
 impl Listener for Inbox {
@@ -244,22 +300,16 @@ impl AsyncRead for ReadEnd {
             return Poll::Pending;
         }
         let ended = pipe.ended;
-        let Some((at, chunk)) = pipe.chunks.front_mut() else {
+        let Some(at) = pipe.chunks.arrival() else {
             return if ended { Poll::Ready(Ok(())) } else { Poll::Pending };
         };
-        if *at > Instant::now() {
-            let timer = this.timer.insert(Box::pin(sleep_until(*at)));
+        if at > Instant::now() {
+            let timer = this.timer.insert(Box::pin(sleep_until(at)));
             if timer.as_mut().poll(context).is_pending() {
                 return Poll::Pending;
             }
         }
-        let length = chunk.len().min(into.remaining());
-        into.put_slice(&chunk[..length]);
-        chunk.advance(length);
-        if chunk.is_empty() {
-            pipe.chunks.pop_front();
-        }
-        pipe.length -= length;
+        pipe.chunks.take(into);
         pipe.writer.take().into_iter().for_each(Waker::wake);
         Poll::Ready(Ok(()))
     }
@@ -272,14 +322,10 @@ impl AsyncWrite for WriteEnd {
         if pipe.reset {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
-        if pipe.length >= BUFFER {
+        let Some(length) = pipe.chunks.push(arrival, bytes) else {
             pipe.writer = Some(context.waker().clone());
             return Poll::Pending;
-        }
-        let length = bytes.len().min(BUFFER - pipe.length);
-        let arrival = pipe.chunks.back().map_or(arrival, |(last, _)| arrival.max(*last));
-        pipe.chunks.push_back((arrival, Bytes::copy_from_slice(&bytes[..length])));
-        pipe.length += length;
+        };
         pipe.reader.take().into_iter().for_each(Waker::wake);
         Poll::Ready(Ok(length))
     }
