@@ -5,7 +5,7 @@
 //! and connecting across it hangs. Unlike `bus::memory` it reads no clock: each node has a clock of its own, so
 //! the world says when it is.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -13,19 +13,21 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
+use slotcast::bus::memory::{Chunks, Inbox};
 use slotcast::bus::transport::{Halves, Listener, Transport};
+use slotcast::wal::simulated::SimulatedDisk;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::mpsc;
 
-/// Bytes under way in one direction of a connection; a writer waits at it.
-const BUFFER: usize = 1 << 20;
 /// Who cannot connect yet looks again after this long.
 const RETRY: Duration = Duration::from_millis(10);
+
+/// Milliseconds a chunk takes at most, in good times.
+pub const LATENCY: u64 = 1;
 
 const FIRST_PORT: u16 = 17_001;
 
@@ -45,8 +47,10 @@ pub struct Network(Arc<Mutex<Wires>>);
 struct Wires {
     now: u64,
     rng: SmallRng,
-    /// Milliseconds a chunk takes, at most.
-    latency: u64,
+    /// Milliseconds a chunk takes, at most: from a host to another.
+    latency: BTreeMap<(usize, usize), u64>,
+    /// What the hosts run on: a process that has died there sends nothing more.
+    machines: Vec<SimulatedDisk>,
     hosts: BTreeMap<usize, Host>,
     /// Directions in which nothing passes.
     cuts: Vec<(usize, usize)>,
@@ -56,7 +60,7 @@ struct Wires {
 
 #[derive(Default)]
 struct Host {
-    listening: Option<mpsc::UnboundedSender<(Halves, SocketAddr)>>,
+    listening: Option<mpsc::Sender<(Halves, SocketAddr)>>,
     /// It answers nothing, not even "refused".
     silent: bool,
 }
@@ -66,8 +70,7 @@ struct Host {
 struct Pipe {
     from: usize,
     to: usize,
-    chunks: VecDeque<(u64, Bytes)>,
-    length: usize,
+    chunks: Chunks<u64>,
     reset: bool,
     /// The host that died with it; the other end hears of it unless that was silent.
     dead: Option<usize>,
@@ -104,8 +107,8 @@ impl Wires {
         self.next_pipe
     }
 
-    fn delay(&mut self) -> u64 {
-        let latency = self.latency;
+    fn delay(&mut self, from: usize, to: usize) -> u64 {
+        let latency = self.latency.get(&(from, to)).copied().unwrap_or(LATENCY);
         self.rng.random_range(0..=latency)
     }
 
@@ -120,12 +123,13 @@ impl Wires {
 }
 
 impl Network {
-    /// A network without cuts.
-    pub fn new(seed: u64) -> Network {
+    /// A network without cuts, between `machines`.
+    pub fn new(seed: u64, machines: Vec<SimulatedDisk>) -> Network {
         Network(Arc::new(Mutex::new(Wires {
             now: 0,
             rng: SmallRng::seed_from_u64(seed),
-            latency: 1,
+            latency: BTreeMap::new(),
+            machines,
             hosts: BTreeMap::new(),
             cuts: Vec::new(),
             pipes: BTreeMap::new(),
@@ -146,7 +150,7 @@ impl Network {
             .pipes
             .iter()
             .filter(|(_, pipe)| {
-                let due = pipe.chunks.front().is_some_and(|(at, _)| *at <= now);
+                let due = pipe.chunks.arrival().is_some_and(|at| at <= now);
                 let held = wires.is_cut(pipe.from, pipe.to);
                 wires.is_broken(pipe) || (due && !held) || (pipe.writer_gone && pipe.chunks.is_empty())
             })
@@ -157,9 +161,9 @@ impl Network {
         }
     }
 
-    /// A chunk takes up to so many milliseconds from now on.
-    pub fn slow_down(&self, latency: u64) {
-        self.0.lock().latency = latency;
+    /// A chunk from one node to another takes up to so many milliseconds from now on.
+    pub fn slow_down(&self, from: usize, to: usize, latency: u64) {
+        self.0.lock().latency.insert((from, to), latency);
     }
 
     /// Holds back all bytes from one node to another.
@@ -219,7 +223,7 @@ impl Network {
         let halves = |reads: u64, writes: u64| -> Halves {
             (Box::new(ReadEnd(self.clone(), reads)), Box::new(WriteEnd(self.clone(), writes)))
         };
-        Some(match listener.send((halves(there, back), address(from))) {
+        Some(match listener.try_send((halves(there, back), address(from))) {
             Ok(()) => Ok(halves(back, there)),
             Err(_) => Err(io::ErrorKind::ConnectionRefused.into()),
         })
@@ -233,16 +237,17 @@ struct Access {
 
 impl Transport for Access {
     fn listen(&self, addr: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Listener>>> {
-        let (sender, inbox) = mpsc::unbounded_channel();
+        let (sender, inbox) = Inbox::new(addr);
         self.network.0.lock().hosts.insert(self.node, Host { listening: Some(sender), silent: false });
-        Box::pin(std::future::ready(Ok(Box::new(Inbox { addr, inbox }) as Box<dyn Listener>)))
+        Box::pin(std::future::ready(Ok(Box::new(inbox) as Box<dyn Listener>)))
     }
 
     fn connect(&self, addr: SocketAddr) -> BoxFuture<'_, io::Result<Halves>> {
         Box::pin(async move {
             let round_trip = {
                 let mut wires = self.network.0.lock();
-                wires.delay() + wires.delay()
+                let (here, there) = (self.node, node_at(addr));
+                wires.delay(here, there) + wires.delay(there, here)
             };
             tokio::time::sleep(Duration::from_millis(round_trip)).await;
             loop {
@@ -250,26 +255,6 @@ impl Transport for Access {
                     return opened;
                 }
                 tokio::time::sleep(RETRY).await;
-            }
-        })
-    }
-}
-
-struct Inbox {
-    addr: SocketAddr,
-    inbox: mpsc::UnboundedReceiver<(Halves, SocketAddr)>,
-}
-
-impl Listener for Inbox {
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        Ok(self.addr)
-    }
-
-    fn accept(&mut self) -> BoxFuture<'_, io::Result<(Halves, SocketAddr)>> {
-        Box::pin(async move {
-            match self.inbox.recv().await {
-                Some(accepted) => Ok(accepted),
-                None => std::future::pending().await, // Dead: nobody comes any more.
             }
         })
     }
@@ -294,7 +279,7 @@ impl AsyncRead for ReadEnd {
         }
         let held = wires.is_cut(pipe.from, pipe.to);
         let Some(pipe) = wires.pipes.get_mut(&self.1) else { return reset() };
-        let (ended, due) = (pipe.writer_gone, pipe.chunks.front().is_some_and(|(at, _)| *at <= now));
+        let (ended, due) = (pipe.writer_gone, pipe.chunks.arrival().is_some_and(|at| at <= now));
         if held || pipe.dead.is_some() || !due {
             if ended && pipe.chunks.is_empty() && !held && pipe.dead.is_none() {
                 return Poll::Ready(Ok(()));
@@ -302,14 +287,7 @@ impl AsyncRead for ReadEnd {
             pipe.reader = Some(context.waker().clone());
             return Poll::Pending;
         }
-        let Some((_, chunk)) = pipe.chunks.front_mut() else { return Poll::Pending };
-        let length = chunk.len().min(into.remaining());
-        into.put_slice(&chunk[..length]);
-        chunk.advance(length);
-        if chunk.is_empty() {
-            pipe.chunks.pop_front();
-        }
-        pipe.length -= length;
+        pipe.chunks.take(into);
         pipe.writer.take().into_iter().for_each(Waker::wake);
         Poll::Ready(Ok(()))
     }
@@ -318,7 +296,13 @@ impl AsyncRead for ReadEnd {
 impl AsyncWrite for WriteEnd {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let mut wires = self.0.0.lock();
-        let arrival = wires.now + 1 + wires.delay();
+        let Some((from, to)) = wires.pipes.get(&self.1).map(|pipe| (pipe.from, pipe.to)) else {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        };
+        if wires.machines.get(from).is_some_and(SimulatedDisk::has_crashed) {
+            return Poll::Pending;
+        }
+        let arrival = wires.now + 1 + wires.delay(from, to);
         let broken = wires
             .pipes
             .get(&self.1)
@@ -326,14 +310,10 @@ impl AsyncWrite for WriteEnd {
         let Some(pipe) = wires.pipes.get_mut(&self.1).filter(|_| !broken) else {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         };
-        if pipe.length >= BUFFER {
+        let Some(length) = pipe.chunks.push(arrival, bytes) else {
             pipe.writer = Some(context.waker().clone());
             return Poll::Pending;
-        }
-        let length = bytes.len().min(BUFFER - pipe.length);
-        let arrival = pipe.chunks.back().map_or(arrival, |(last, _)| arrival.max(*last));
-        pipe.chunks.push_back((arrival, Bytes::copy_from_slice(&bytes[..length])));
-        pipe.length += length;
+        };
         Poll::Ready(Ok(length))
     }
 

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use parking_lot::Mutex;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use slotcast::config::Config;
-use slotcast::id::{GroupId, NodeId};
+use slotcast::id::GroupId;
 use slotcast::metrics::Metrics;
 use slotcast::node::cluster::Cluster;
 use slotcast::node::cluster::options::{ClusterOptions, SeedAddress};
@@ -26,30 +27,23 @@ use slotcast::server::publisher::Publisher;
 use slotcast::session::clients::Clients;
 use slotcast::shard::Shard;
 use slotcast::shard::upkeep::Upkeep;
-use slotcast::time::{Clock, Millis};
 use slotcast::tracking::rings::Rings;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use crate::invariants::replicas::Replicas;
 use crate::machines::Machines;
 use crate::network::{Network, address};
-use crate::replicas::Replicas;
 use crate::server::{Fault, Message, Request, Server, serve};
 
 /// Nodes, and shards, and copies of each.
 pub const NODES: usize = 3;
-/// Wall time when a simulation begins.
-const EPOCH: Millis = 1_700_000_000_000;
 /// Small, so that a node that was away for a second gets a snapshot.
 const LOG_BYTES: usize = 16 << 10;
 const UPKEEP: Duration = Duration::from_millis(100);
 const CLIENT_PORT: u16 = 7001;
-
-/// A node's id.
-pub fn id(node: usize) -> NodeId {
-    NodeId::from_bytes([node as u8 + 1; 20])
-}
 
 /// The node that clients are sent to with this port.
 pub fn node_of(port: u16) -> usize {
@@ -80,13 +74,13 @@ pub struct Setup<'a> {
 }
 
 impl Node {
-    /// Starts a node, new or again.
-    pub fn start(setup: &Setup<'_>) -> Node {
+    /// Starts a node, new or again. An error ends its process, as it would a real one.
+    pub fn start(setup: &Setup<'_>) -> io::Result<Node> {
         let runtime = Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
         let seed = setup.seed.wrapping_mul(1_000).wrapping_add(setup.life);
-        let (cluster, server, start) = runtime.block_on(async {
+        let started = runtime.block_on(async {
             let start = Instant::now();
-            let clock = Clock::Simulated { base: EPOCH + setup.now, start };
+            let clock = setup.machines.clock(setup.node);
             let config = Arc::new(Config::from_text("simulation", "").unwrap());
             let invalidation = Arc::new(Invalidation::new(config.clone()));
             let (told, rings, metrics) =
@@ -99,7 +93,7 @@ impl Node {
             };
             let hosted = Hosted::new(Arc::new(move |shard| Arc::new(observed(shard))), clock, seed);
             let options = options(setup, seed);
-            let cluster = Arc::new(Cluster::start(options, factory(setup, &hosted)).await.unwrap());
+            let cluster = Arc::new(Cluster::start(options, factory(setup, &hosted)).await?);
             let server = Arc::new(Server {
                 hosted,
                 invalidation,
@@ -108,13 +102,40 @@ impl Node {
                 changed: cluster.changed(),
                 rng: Mutex::new(SmallRng::seed_from_u64(seed)),
                 fault: setup.fault,
+                machine: setup.machines.disk(setup.node).clone(),
             });
             let (follower, opened) = (server.clone(), cluster.opened());
             tokio::spawn(async move { follower.hosted.follow(opened).await });
             tokio::spawn(upkeep(server.clone()));
-            (cluster, server, start)
+            Ok((cluster, server, start))
         });
-        Node { runtime, begun: setup.now, start, reached: setup.now, cluster, server }
+        started.map(|(cluster, server, start)| Node {
+            runtime,
+            begun: setup.now,
+            start,
+            reached: setup.now,
+            cluster,
+            server,
+        })
+    }
+
+    /// Stops in order; when that is done its process ends.
+    pub fn stop(&self) -> JoinHandle<()> {
+        let cluster = self.cluster.clone();
+        self.runtime.spawn(async move { cluster.stop().await })
+    }
+
+    /// CLUSTER FAILOVER of a shard, sent to this node.
+    pub fn become_home(&self, shard: GroupId) {
+        let cluster = self.cluster.clone();
+        self.runtime.spawn(async move { cluster.become_home(shard).await });
+    }
+
+    /// BGSAVE.
+    pub fn save(&self) {
+        for group in self.cluster.groups() {
+            self.runtime.spawn(async move { group.save_snapshot().await });
+        }
     }
 
     /// Lets the node live until `now` (ms). If it was not let for a while (it was paused) the time is over at once.
@@ -158,7 +179,7 @@ fn options(setup: &Setup<'_>, seed: u64) -> ClusterOptions {
         |node| SeedAddress { host: address(node).ip().to_string(), port: address(node).port() };
     let durable = setup.machines.durable(setup.node, seed);
     ClusterOptions {
-        me: id(setup.node),
+        me: setup.machines.owner(setup.node),
         host: address(setup.node).ip().to_string(),
         port: CLIENT_PORT + setup.node as u16,
         listen: address(setup.node),

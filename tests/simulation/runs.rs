@@ -23,6 +23,12 @@ impl Run {
         self.output[at..].split_whitespace().next().unwrap_or_default()
     }
 
+    /// What was found, if something was.
+    pub fn violation(&self) -> &str {
+        let at = self.output.find("VIOLATION").unwrap_or(0);
+        self.output[at..].lines().next().unwrap_or_default()
+    }
+
     fn summary(&self) -> &str {
         self.output.lines().find(|line| line.contains("trace ")).unwrap_or("failed")
     }
@@ -33,14 +39,27 @@ pub fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
 }
 
-/// Runs one seed, with a rule broken if one is named.
-pub fn run(seed: u64, fault: Option<&str>) -> Run {
+/// A rule broken on purpose.
+#[derive(Clone, Copy, Debug)]
+pub enum Broken {
+    Nothing,
+    /// See [`crate::server::Fault`].
+    Here(&'static str),
+    /// See `slotcast::broken`; in a build with that feature.
+    #[cfg_attr(not(feature = "broken"), expect(dead_code, reason = "in a build with the feature only"))]
+    Server(&'static str),
+}
+
+/// Runs one seed.
+pub fn run(seed: u64, broken: Broken) -> Run {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "one_seed", "--nocapture", "--test-threads=1"]);
     command.env("SIMULATION_SEED", seed.to_string()).env("SIMULATION_QUIET", "1");
-    if let Some(name) = fault {
-        command.env("SIMULATION_FAULT", name);
-    }
+    match broken {
+        Broken::Nothing => &mut command,
+        Broken::Here(name) => command.env("SIMULATION_FAULT", name),
+        Broken::Server(name) => command.env("SLOTCAST_BROKEN", name),
+    };
     let ended = command.output().unwrap();
     let output =
         [ended.stdout, ended.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
@@ -48,7 +67,7 @@ pub fn run(seed: u64, fault: Option<&str>) -> Run {
 }
 
 /// Runs all seeds; the results in order.
-pub fn run_all(seeds: Range<u64>, fault: Option<&str>) -> Vec<Run> {
+pub fn run_all(seeds: Range<u64>, broken: Broken) -> Vec<Run> {
     let (next, runs) = (AtomicU64::new(seeds.start), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         for _ in 0..AT_ONCE {
@@ -58,8 +77,11 @@ pub fn run_all(seeds: Range<u64>, fault: Option<&str>) -> Vec<Run> {
                     if seed >= seeds.end {
                         return;
                     }
-                    let run = run(seed, fault);
-                    println!("{}", run.summary());
+                    let run = run(seed, broken);
+                    match run.passed {
+                        true => println!("{}", run.summary()),
+                        false => println!("SIMULATION_SEED={seed} FAILS: {}", run.violation()),
+                    }
                     runs.lock().push(run);
                 }
             });

@@ -29,6 +29,7 @@ use slotcast::shard::unit::{Occasion, Resolved};
 use slotcast::topology::route::{Route, route};
 use slotcast::topology::view::View;
 use slotcast::tracking::backlog::Form;
+use slotcast::wal::simulated::SimulatedDisk;
 use slotcast_wire::args::OwnedArgs;
 use slotcast_wire::frame::{Frame, FrameDecoder};
 use slotcast_wire::redirect::Redirect;
@@ -75,6 +76,8 @@ pub struct Server {
     pub changed: watch::Receiver<u64>,
     pub rng: Mutex<SmallRng>,
     pub fault: Option<Fault>,
+    /// What it runs on: a process that has died there sends nothing more.
+    pub machine: SimulatedDisk,
 }
 
 /// What a client sends. All keys of a request are in one slot.
@@ -151,6 +154,9 @@ pub async fn serve(
         };
         let Some(request) = request else { break };
         let Some(answer) = connection.answer(&request).await else { break };
+        if server.machine.has_crashed() {
+            break;
+        }
         let _ = messages.send(answer);
         connection.push(&messages);
     }
@@ -161,6 +167,9 @@ pub async fn serve(
 impl Connection {
     /// Sends the pushes that have gathered.
     fn push(&self, messages: &UnboundedSender<Message>) {
+        if self.server.machine.has_crashed() {
+            return;
+        }
         let mut bytes = Vec::new();
         self.outbox.drain(Form::Push, &mut bytes);
         for frame in frames(&bytes) {
@@ -203,8 +212,10 @@ impl Connection {
                 Request::Commands(all) => self.write(&shard, all).await,
                 Request::Transaction(all) => self.execute(&shard, all, &watched, leased).await,
             };
+            // It was not taken: this node does not lead, whatever it has heard so far.
+            let done = if matches!(done, Halt::Again) { self.park().await } else { done };
             match done {
-                Halt::Again => {}
+                Halt::Again => confirmed = None,
                 Halt::Answer(message) => return Some(message),
                 Halt::Close => return None,
             }

@@ -10,8 +10,8 @@ use slotcast_wire::frame::Frame;
 use slotcast_wire::slot::slot_of;
 
 use crate::client::{Client, Outcome};
+use crate::invariants::linearizable::{Field, Op, Timed};
 use crate::node::NODES;
-use crate::object::{Field, Op, Timed};
 use crate::server::Request;
 use slotcast_verify::linearizability::Call;
 
@@ -69,6 +69,11 @@ pub fn key(object: usize, field: Field) -> String {
 
 fn kept_key(client: usize, number: i64) -> String {
     format!("{{kept{client}}}{number}")
+}
+
+/// A write to a client's own slot; all of these slots together are in all shards.
+pub fn probe(client: usize) -> Request {
+    Request::Commands(vec![command(&["SET", &kept_key(client, -1), "probe"])])
 }
 
 /// All slots that ever hold keys.

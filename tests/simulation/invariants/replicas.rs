@@ -1,4 +1,4 @@
-//! Invariant: a group's copies apply the same entry at the same index, and hold the same keys after it.
+//! A group's copies apply the same entry at the same index, hold the same keys after it, and never go back to an earlier one.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use slotcast::keyspace::Keyspace;
 use slotcast::keyspace::snapshot::digest;
 
 use crate::trace::Trace;
+use crate::world::World;
 
 /// The keys are compared after each entry whose index is a multiple of this.
 const EVERY: u64 = 4;
@@ -81,5 +82,20 @@ impl Replicas {
     pub fn counts(&self) -> (usize, usize) {
         let seen = self.seen.lock();
         (seen.installed, seen.compared)
+    }
+}
+
+/// At rest all copies hold the same.
+pub fn check(world: &World) {
+    let nodes = || world.nodes().iter().flatten();
+    let Some(first) = nodes().next() else { return };
+    for (group, keyspace) in &*first.server.hosted.keyspaces.load_full() {
+        let held = world.replicas.digest(keyspace);
+        let same = |keyspace: &_| world.replicas.digest(keyspace) == held;
+        if !nodes()
+            .all(|node| node.server.hosted.keyspaces.load().get(group).is_some_and(|other| same(other)))
+        {
+            world.trace.violation(format!("the copies of {group} differ at rest"));
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! What a pair of keys in one slot may answer: the specification that histories are held against.
+//! Each object behaves as if there were one copy of it. What it is, and what it may answer, is a specification.
 //!
 //! Two keys share a hash tag, so that a transaction can touch both; together they are one object. Values are
 //! integers. A key with a time to live vanishes for all at one moment between the earliest and the latest its
@@ -6,9 +6,11 @@
 
 use std::fmt;
 
-use slotcast_verify::linearizability::{Call, Object};
+use slotcast_verify::linearizability::{Call, Object, Verdict};
 
 use crate::story::CHAOS;
+use crate::trace::Trace;
+use crate::workload::{Records, key};
 
 /// Which of the two keys.
 pub type Field = usize;
@@ -74,6 +76,8 @@ pub struct Cell {
 pub struct Pair {
     /// Until then (ms) things go wrong.
     pub mended: u64,
+    /// Clocks are wrong by so much (ms), at most.
+    pub skew: u64,
 }
 
 /// Deadlines are whole milliseconds, and so is this simulation's time.
@@ -94,10 +98,10 @@ impl Pair {
             return vec![*state];
         };
         let mut views = Vec::new();
-        if timed.invoked <= latest.saturating_add(self.late(timed.invoked)) {
+        if timed.invoked <= latest.saturating_add(self.late(timed.invoked) + 2 * self.skew) {
             views.push(*state);
         }
-        if timed.returned.saturating_add(SLACK) >= earliest {
+        if timed.returned.saturating_add(SLACK + 2 * self.skew) >= earliest {
             let mut expired = *state;
             expired[field] = None;
             views.push(expired);
@@ -170,5 +174,24 @@ impl fmt::Display for Timed {
             u64::MAX => write!(f, "{} .. ?      {:?}", self.invoked, self.op),
             returned => write!(f, "{} .. {returned} {:?}", self.invoked, self.op),
         }
+    }
+}
+
+/// Searches each object's history for an order that explains it.
+pub fn check(records: &Records, pair: &Pair, trace: &Trace) {
+    for (object, mut history) in records.histories().into_iter().enumerate() {
+        let verdict = slotcast_verify::linearizability::check(pair, [None; 2], &history);
+        if verdict == Verdict::Linearizable {
+            continue;
+        }
+        history.sort_by_key(|call| call.invoked);
+        let at = if let Verdict::Broken(at) = verdict { at } else { 0 };
+        let shown = history.iter().skip(at.saturating_sub(12)).take(30);
+        let calls: String = shown.map(|call| format!("  {}\n", call.op)).collect();
+        trace.violation(format!(
+            "object {object} ({}) of {} calls is {verdict:?}; around there:\n{calls}",
+            key(object, 0),
+            history.len()
+        ));
     }
 }

@@ -1,43 +1,43 @@
-//! Invariant: a group has at most one leader a term. And the opposite of an invariant, the goal after all faults:
-//! every group has one, at home, with all its copies voting, and every node knows.
+//! Liveness, the opposite of an invariant: once nothing goes wrong any more, every group has a leader within bounded
+//! time, at home, with all its copies voting, and every node knows; writes succeed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use slotcast::id::{GroupId, MemberId};
 
+use crate::client::{Client, Outcome};
 use crate::node::{NODES, Node};
-use crate::trace::Trace;
+use crate::workload::{CLIENTS, probe};
+use crate::world::World;
 
-/// Who led when.
-#[derive(Default)]
-pub struct Leaders {
-    by_term: BTreeMap<(GroupId, u64), MemberId>,
-}
+/// A cluster forms, and is in good health again after all faults, within this (ms).
+pub const PATIENCE: u64 = 20_000;
+/// And then it takes a write to every shard within this.
+const WRITES: u64 = 1_000;
 
-impl Leaders {
-    /// Looks at what a node thinks of itself.
-    pub fn look(&mut self, node: usize, life: &Node, trace: &Trace) {
-        for group in life.cluster.groups() {
-            let state = group.state();
-            let state = state.borrow();
-            if !state.am_leader {
-                continue;
-            }
-            let (id, me) = (group.id(), group.member());
-            let first = *self.by_term.entry((id, state.term)).or_insert_with(|| {
-                trace.note(format!("node {node} leads {id} in term {} (member {me})", state.term));
-                me
-            });
-            if first != me {
-                trace.violation(format!("{id}: members {first} and {me} both lead in term {}", state.term));
+/// Waits until the cluster is in good health, and tries whether it is; how long that took (ms). `None`: never.
+pub fn recover(world: &mut World, seed: u64) -> Option<u64> {
+    let begun = world.now;
+    if !world.step_until(PATIENCE, |world| missing(world.nodes()).is_none()) {
+        let why = missing(world.nodes());
+        world.trace.violation(format!("not in good health after {PATIENCE} ms: {why:?}"));
+        return None;
+    }
+    let healthy = world.now;
+    let mut client = Client::new(98, seed, world.doors.clone(), world.trace.clone());
+    let probing = world.spawn(async move {
+        for number in 0..CLIENTS {
+            if !matches!(client.request(&probe(number)).await, Outcome::Replies(_)) {
+                return false;
             }
         }
+        true
+    });
+    if world.wait_for(probing, WRITES) != Some(true) {
+        world.trace.violation(format!("healthy, and yet not all writes succeed within {WRITES} ms"));
+        return None;
     }
-
-    /// Terms with a leader, over all groups.
-    pub fn count(&self) -> usize {
-        self.by_term.len()
-    }
+    Some(healthy - begun)
 }
 
 /// What keeps the nodes from agreeing that all copies vote; `None`: nothing, and any one of them may be lost.
