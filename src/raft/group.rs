@@ -109,6 +109,11 @@ impl Group {
         matches!(answer, Ok(Answer::Accepted))
     }
 
+    /// Whether the end of its log may be missing, so that it does not act yet.
+    pub fn is_doubted(&self) -> bool {
+        self.0.doubt.lock().is_some()
+    }
+
     /// The lease that tells whether a read was current.
     pub fn lease(&self) -> Lease {
         self.0.lease.clone()

@@ -189,6 +189,13 @@ impl Groups {
         }
     }
 
+    /// There is nothing left to compare: to a node in doubt that asks from now on, this one is one that was not.
+    pub fn forget_ends(&self) {
+        if let Some(durable) = &self.durable {
+            durable.ends.lock().clear();
+        }
+    }
+
     /// Whether some member is in doubt.
     pub fn any_doubt(&self) -> bool {
         self.all().iter().any(|group| group.0.doubt.lock().is_some())

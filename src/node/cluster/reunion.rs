@@ -20,12 +20,13 @@ use crate::topology::Node;
 const ROUND: Duration = Duration::from_millis(250);
 /// For one answer.
 const TIMEOUT: Duration = Duration::from_millis(500);
+/// After a reunion where a node's logs ended is said for so long.
+const LINGER: Duration = Duration::from_secs(10);
 /// What it waits for is logged when it changes, and again after this time.
 const REMIND: Duration = Duration::from_secs(10);
 
 /// Until the doubt is over.
 pub async fn reunite(standing: Arc<Standing>, groups: Groups) {
-    standing.wait_for(Some("the others, as its log may lack its end"));
     let mut said: Option<(String, Instant)> = None;
     let sources = loop {
         sleep(ROUND).await;
@@ -36,6 +37,7 @@ pub async fn reunite(standing: Arc<Standing>, groups: Groups) {
                     "the others have gone on: this node begins a new life and is brought up by them"
                 );
                 groups.name_sources(&BTreeMap::new());
+                groups.forget_ends();
                 return standing.give_up().await;
             }
             Verdict::Wait(why) => {
@@ -58,6 +60,9 @@ pub async fn reunite(standing: Arc<Standing>, groups: Groups) {
         Some(Err(error)) => tracing::error!("this node will be in doubt again at its next start: {error}"),
         _ => tracing::info!("this node has all that is left of its cluster's last life, and goes on"),
     }
+    // The others may still be comparing. But whoever is in doubt later on must hear that the cluster goes on without it.
+    sleep(LINGER).await;
+    groups.forget_ends();
 }
 
 async fn round(standing: &Standing) -> Verdict {

@@ -59,6 +59,9 @@ pub fn unsettled(nodes: &[Option<Node>]) -> Option<String> {
                 None => &topology.meta,
             };
             let copies: BTreeSet<MemberId> = copies.values().copied().collect();
+            if group.is_doubted() {
+                return Some(format!("node {number}, {}: its log may lack its end", group.id()));
+            }
             let state = group.state();
             let state = state.borrow();
             let voters: BTreeSet<MemberId> = state.voters.keys().copied().collect();
