@@ -144,7 +144,7 @@ pub static DIRECTIVES: &[Directive] = &[
          copies; nothing is kept on disk. In a cluster only: a single node keeps no keys on disk."),
     startup("cluster-heartbeat-interval", "50", Field::Millis(|s| &mut s.cluster_heartbeat_interval, 5, MINUTE_MS),
         "Milliseconds between the heartbeats of a shard's leader."),
-    startup("cluster-election-timeout", "150", Field::Millis(|s| &mut s.cluster_election_timeout, 10, MINUTE_MS),
+    startup("cluster-election-timeout", "200", Field::Millis(|s| &mut s.cluster_election_timeout, 10, MINUTE_MS),
         "Milliseconds of silence after which a shard's followers elect a new leader; each draws between once and twice \
          this. A failover takes three to four times this, or twice this if the leader's process has died. At least twice cluster-heartbeat-interval."),
     live("cluster-node-timeout", "1000", Field::Millis(|s| &mut s.cluster_node_timeout, 50, 3_600_000),
