@@ -9,12 +9,13 @@ use slotcast::session::introspection::categories::{categories, legacy_range};
 use slotcast::session::table;
 
 /// Where a row differs on purpose: the command, the column, our value.
-const ON_PURPOSE: &[(&str, &str, &str)] = &[];
+const ON_PURPOSE: &[(&str, &str, &str)] = &[("xinfo|help", "categories", "@slow")];
 
 /// What Redis doesn't have.
 const OWN: &[&str] = &[
     "client|reads",
     "waitaof",
+    "xread",
     "client|stamp",
     "invalidations",
     "invalidations|ack",

@@ -211,6 +211,7 @@ fn verdict_text(verdict: Verdict) -> String {
         Verdict::Tracking => "~ follow the tracking mode\n".into(),
         Verdict::Publish { sharded } => format!("~ publish{}\n", if sharded { " to the shard" } else { "" }),
         Verdict::Saved => "~ wait for the save\n".into(),
+        Verdict::Read(_) => "~ wait for a change\n".into(),
         Verdict::Shutdown => "~ shut down\n".into(),
         Verdict::Execute(batch) => format!("~ execute {:?}\n", batch.requests),
         Verdict::Watch(args) => format!("~ watch {args:?}\n"),

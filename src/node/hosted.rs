@@ -79,6 +79,9 @@ impl Hosted {
                 let attached =
                     shard.proposer().is_some_and(|proposer| proposer.group().member() == group.member());
                 if !attached {
+                    if group.is_doubted() {
+                        shard.history.doubt();
+                    }
                     shard.attach(Proposer::new(group.clone(), shard.stamp.clone()));
                 }
                 Some((*id, shard))

@@ -15,7 +15,7 @@ use crate::server::connection::Connection;
 use crate::session::verdict::Copies;
 
 /// How often a wait that may last for ever looks whether its client is still there.
-const ABANDONED_CHECK: Duration = Duration::from_secs(1);
+pub(super) const ABANDONED_CHECK: Duration = Duration::from_secs(1);
 /// A node that could not say that its disk has the write is asked again after this.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 

@@ -22,6 +22,7 @@ use crate::server::batch::Prepared;
 use crate::server::outbox::Outbox;
 use crate::server::{SINGLE, Server};
 use crate::session::entry::Entry;
+use crate::session::reading::Reading;
 use crate::session::table::resolve;
 use crate::session::transaction::Batch;
 use crate::session::verdict::{Copies, Verdict};
@@ -50,6 +51,8 @@ pub enum Step {
     Confirm(Arc<Shard>),
     /// WAIT, WAITAOF.
     Wait(Copies),
+    /// XREAD BLOCK.
+    Read(Box<Reading>),
     /// SAVE: wait for its end.
     Saved,
     /// Stop the server.
@@ -194,6 +197,7 @@ impl<'a> Dispatch<'a> {
                 self.publish(sharded, args);
                 Step::Done
             }
+            Ok(Verdict::Read(reading)) => Step::Read(reading),
             Ok(Verdict::Saved) => Step::Saved,
             Err(error) => self.error(&error),
         }
@@ -353,26 +357,6 @@ impl<'a> Dispatch<'a> {
             stamped: self.session.stamped,
             index: None,
             here: true,
-        }
-    }
-
-    /// A request that is no command, or has too few or too many arguments. An EXEC ends its transaction even so.
-    #[cold]
-    fn refuse(&mut self, args: Args<'_>, error: &CommandError) -> Step {
-        if args.name().eq_ignore_ascii_case(b"exec") && self.session.transaction.discard() {
-            let why = error.0.strip_prefix("ERR ").unwrap_or(&error.0);
-            let aborted = format!("EXECABORT Transaction discarded because of: {why}");
-            return self.error(&CommandError(aborted.into()));
-        }
-        self.spoil();
-        self.session.tracking.caching &= self.session.transaction.is_open();
-        self.error(error)
-    }
-
-    /// A request between MULTI and EXEC could not be queued.
-    fn spoil(&mut self) {
-        if self.session.transaction.is_open() {
-            self.session.transaction.abort();
         }
     }
 

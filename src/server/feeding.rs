@@ -42,7 +42,7 @@ impl Feeding {
     ) {
         loop {
             let now = Instant::now();
-            following.reader.looks();
+            following.listening.reader().looks();
             if now >= self.pull {
                 self.pull = now + following.max_delay;
                 self.feed(following, server, now, out);

@@ -13,6 +13,7 @@ pub mod dispatch;
 pub mod feeding;
 pub mod invalidation;
 pub mod listener;
+mod log_reading;
 pub mod notifications;
 pub mod observed;
 pub mod outbox;

@@ -5,10 +5,12 @@
 
 use std::sync::Arc;
 
+use slotcast_wire::args::Args;
 use slotcast_wire::redirect::Redirect;
 use slotcast_wire::reply::Reply;
 use slotcast_wire::slot::slot_of;
 
+use crate::command::error::CommandError;
 use crate::server::dispatch::{Dispatch, Step};
 use crate::session::entry::Entry;
 use crate::session::table::resolve;
@@ -62,6 +64,26 @@ impl<'a> Dispatch<'a> {
         self.out.extend_from_slice(&stamp.unwrap_or_default());
         self.put_together(batch, &bytes, ends.as_deref());
         Plan::Done
+    }
+
+    /// A request that is no command, or has too few or too many arguments. An EXEC ends its transaction even so.
+    #[cold]
+    pub(super) fn refuse(&mut self, args: Args<'_>, error: &CommandError) -> Step {
+        if args.name().eq_ignore_ascii_case(b"exec") && self.session.transaction.discard() {
+            let why = error.0.strip_prefix("ERR ").unwrap_or(&error.0);
+            let aborted = format!("EXECABORT Transaction discarded because of: {why}");
+            return self.error(&CommandError(aborted.into()));
+        }
+        self.spoil();
+        self.session.tracking.caching &= self.session.transaction.is_open();
+        self.error(error)
+    }
+
+    /// A request between MULTI and EXEC could not be queued.
+    pub(super) fn spoil(&mut self) {
+        if self.session.transaction.is_open() {
+            self.session.transaction.abort();
+        }
     }
 
     /// The one shard of all keys; none if there are no data requests.

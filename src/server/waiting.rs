@@ -62,6 +62,10 @@ impl Connection {
                 self.wait_for_copies(copies).await;
                 Deferred::Answered { consumed: 0 }
             }
+            Pending::Step(Step::Read(reading), _) => {
+                self.read_log(&reading).await;
+                Deferred::Answered { consumed: 0 }
+            }
             Pending::Step(Step::Saved, _) => {
                 match self.server.context.saves.ended().await {
                     Ok(()) => Reply::new(&mut self.output, self.session.proto).ok(),

@@ -10,7 +10,7 @@ use crate::id::GroupId;
 use crate::session::clients::Client;
 use crate::topology::view::View;
 use crate::tracking::feed::{Feed, Territory};
-use crate::tracking::rings::{Reader, Rings};
+use crate::tracking::rings::{Listening, Rings};
 use crate::tracking::slots::Slots;
 
 /// A connection's subscription.
@@ -22,21 +22,14 @@ pub struct Following {
     /// How long changes may be gathered before they are pushed.
     pub max_delay: Duration,
     /// Woken by news.
-    pub reader: Arc<Reader>,
-    rings: Arc<Rings>,
+    pub listening: Listening,
 }
 
 impl Following {
     /// Begins to be woken.
     pub fn new(feed: Feed, rings: Arc<Rings>, client: Arc<Client>) -> Self {
-        let reader = rings.join(client);
-        Self { feed, heartbeat: Duration::ZERO, max_delay: Duration::ZERO, reader, rings }
-    }
-}
-
-impl Drop for Following {
-    fn drop(&mut self) {
-        self.rings.leave(&self.reader);
+        let listening = Listening::join(rings, client);
+        Self { feed, heartbeat: Duration::ZERO, max_delay: Duration::ZERO, listening }
     }
 }
 

@@ -18,7 +18,8 @@ use crate::session::introspection::{details, docs, keys};
 use crate::session::row::{Refused, Row};
 use crate::session::verdict::Verdict;
 use crate::session::{
-    Session, client, cluster, config, connection, info, invalidations, multi, persistence, pubsub, server,
+    Session, client, cluster, config, connection, info, invalidations, log_stream, multi, persistence,
+    pubsub, server,
 };
 
 /// The families' rows.
@@ -31,6 +32,7 @@ const FAMILIES: &[&[Row]] = &[
     cluster::ROWS,
     info::ROWS,
     invalidations::ROWS,
+    log_stream::ROWS,
     COMMAND,
     config::ROWS,
     server::ROWS,

@@ -2,6 +2,7 @@
 
 use slotcast_wire::args::OwnedArgs;
 
+use crate::session::reading::Reading;
 use crate::session::transaction::Batch;
 
 /// What WAIT and WAITAOF wait for.
@@ -35,6 +36,8 @@ pub enum Verdict {
         /// SPUBLISH.
         sharded: bool,
     },
+    /// Reply with what is new in the invalidation logs, once there is anything.
+    Read(Box<Reading>),
     /// Reply OK once the save that was asked for has ended well.
     Saved,
     /// Stop the node in order, as SIGTERM does. Nothing is written: Redis answers by closing.

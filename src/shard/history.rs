@@ -19,6 +19,8 @@ pub struct History {
     applied: AtomicU64,
     /// Held while a change of single-node mode is numbered and told.
     turn: Mutex<()>,
+    /// The lineage that is to end, because what was acknowledged in it may be lost; 0: none, and none there is yet.
+    doubted: AtomicU64,
     /// When a beginning was last proposed.
     proposed: AtomicU64,
 }
@@ -41,13 +43,21 @@ impl History {
         self.lineage.store(lineage, Ordering::Release);
     }
 
-    /// Whether its leader should propose at `now` that a history begin: none has, and it was not proposed just before.
-    pub fn should_begin(&self, now: Millis) -> bool {
-        let due = self.lineage() == 0 && now.saturating_sub(self.proposed.load(Ordering::Relaxed)) >= RETRY;
+    /// Entries that were acknowledged may be lost: what follows is another history.
+    pub fn doubt(&self) {
+        self.doubted.store(self.lineage(), Ordering::Relaxed);
+    }
+
+    /// Whether its leader should propose at `now` that another history begin, and after which: there is none yet, or it
+    /// is in doubt; and it was not proposed just before.
+    pub fn should_end(&self, now: Millis) -> Option<u64> {
+        let lineage = self.lineage();
+        let due = lineage == self.doubted.load(Ordering::Relaxed)
+            && now.saturating_sub(self.proposed.load(Ordering::Relaxed)) >= RETRY;
         if due {
             self.proposed.store(now, Ordering::Relaxed);
         }
-        due
+        due.then_some(lineage)
     }
 
     /// An entry is applied as a whole.
@@ -62,5 +72,24 @@ impl History {
         tell(index);
         self.advance(index);
         index
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_history_is_to_begin_when_there_is_none_or_it_is_in_doubt() {
+        let history = History::default();
+        assert_eq!(history.should_end(5_000), Some(0));
+        assert_eq!(history.should_end(5_500), None, "it was proposed just before");
+        assert_eq!(history.should_end(6_000), Some(0));
+        history.begin(7);
+        assert_eq!(history.should_end(9_000), None);
+        history.doubt();
+        assert_eq!(history.should_end(10_000), Some(7));
+        history.begin(8);
+        assert_eq!(history.should_end(20_000), None);
     }
 }

@@ -29,10 +29,10 @@ impl Upkeep {
     pub fn step(&mut self, shard: &Shard, proposer: Option<&Arc<Proposer>>) -> usize {
         let now = shard.stamp.now();
         if let Some(proposer) = proposer
-            && shard.history.should_begin(now)
+            && let Some(after) = shard.history.should_end(now)
         {
             let mut units = Vec::new();
-            proposal::put_begin_history(0, shard.stamp.seed() >> 1 | 1, &mut units);
+            proposal::put_begin_history(after, shard.stamp.seed() >> 1 | 1, &mut units);
             proposer.submit_upkeep(units, 1);
         }
         let mut keys = shard.take_lapsed();

@@ -6,6 +6,7 @@
 //! fills them (reads, effects) and how a connection is reached are the server's concern.
 
 pub mod backlog;
+pub mod excerpt;
 pub mod feed;
 pub mod prefixes;
 pub mod ring;

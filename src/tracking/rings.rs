@@ -53,6 +53,31 @@ impl Reader {
     }
 }
 
+/// Somebody who is woken by news until this is dropped.
+pub struct Listening {
+    rings: Arc<Rings>,
+    reader: Arc<Reader>,
+}
+
+impl Listening {
+    /// From now on.
+    pub fn join(rings: Arc<Rings>, wake: Arc<dyn Wake>) -> Self {
+        let reader = rings.join(wake);
+        Self { rings, reader }
+    }
+
+    /// See [`Reader`].
+    pub fn reader(&self) -> &Reader {
+        &self.reader
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.rings.leave(&self.reader);
+    }
+}
+
 impl Rings {
     /// A new ring for a shard's new copy; it takes the place of the former copy's.
     pub fn open(&self, shard: GroupId, limit: usize) -> Arc<Ring> {
@@ -86,16 +111,14 @@ impl Rings {
         self.wanted.load(Ordering::SeqCst)
     }
 
-    /// Makes news wake this one, until [`Rings::leave`].
-    pub fn join(&self, wake: Arc<dyn Wake>) -> Arc<Reader> {
+    fn join(&self, wake: Arc<dyn Wake>) -> Arc<Reader> {
         self.want();
         let reader = Arc::new(Reader { wake, woken: AtomicBool::new(false) });
         self.readers.write().push(reader.clone());
         reader
     }
 
-    /// The end of [`Rings::join`].
-    pub fn leave(&self, reader: &Arc<Reader>) {
+    fn leave(&self, reader: &Arc<Reader>) {
         self.readers.write().retain(|other| !Arc::ptr_eq(other, reader));
     }
 

@@ -140,7 +140,16 @@ fn a_subscriber_that_was_away_is_told_exactly_what_has_changed_wherever_it_comes
     cluster.run(dead);
     cluster.serves();
     cluster.ask(&["SET", "again", "3"]);
-    let (mut stream, shards) = Stream::subscribe(cluster.ports[dead], &from(&at));
+    let begun = Instant::now();
+    let (mut stream, shards) = loop {
+        let (stream, shards) = Stream::subscribe(cluster.ports[dead], &from(&at));
+        // Until it has opened its copies.
+        if shards.values().all(|(status, _)| status != "notserved") {
+            break (stream, shards);
+        }
+        assert!(begun.elapsed() < LIMIT, "{shards:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    };
     assert!(shards.values().all(|(status, _)| status == "resumed" || status == "behind"), "{shards:?}");
     assert!(stream.keys_until("again", &mut at).contains(&"again".to_owned()));
 }
@@ -213,4 +222,45 @@ fn stamps_say_as_of_when_a_reply_is_true() {
     assert!(read.index >= written.index && written.lineage > 0);
     let ((deleted, remaining), _) = stamped("DEL k");
     assert!(deleted.index > written.index && remaining == -2);
+}
+
+#[test]
+fn ordinary_clients_read_the_log_as_a_stream_and_go_on_at_another_node() {
+    let mut cluster = Cluster::start("xread", &["--durability", "memory"]);
+    let tag = "__inval__:{tag}";
+    let home = leader(&cluster, "{tag}");
+    let mut client = Stream::open(cluster.ports[home]);
+    assert_eq!(client.ask(&format!("XREAD STREAMS {tag} $")), Frame::Null);
+    cluster.ask(&["SET", "{tag}:1", "x"]);
+    let mut after = "0".to_owned();
+    let mut next = |client: &mut Stream, wanted: &str| loop {
+        let text = client.ask(&format!("XREAD COUNT 1 BLOCK 20000 STREAMS {tag} {after}")).to_string();
+        let words: Vec<&str> = text.split('"').skip(1).step_by(2).collect();
+        assert_eq!(words[0], tag, "{text}");
+        after = words[1].to_owned();
+        match words[4..] {
+            ["key", key, ..] if key == wanted => return,
+            ["flush", "window", ..] if wanted == "{tag}:1" => {}
+            _ => panic!("{text}"),
+        }
+    };
+    next(&mut client, "{tag}:1");
+    let port = cluster.ports[home];
+    let writer = std::thread::spawn(move || {
+        // The stream of the other connection is silent: it waits.
+        let begun = Instant::now();
+        while !ask(port, &["CLIENT", "LIST"]).unwrap().contains("cmd=xread") {
+            assert!(begun.elapsed() < LIMIT, "nobody reads");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        ask(port, &["SET", "{tag}:2", "x"]).unwrap()
+    });
+    next(&mut client, "{tag}:2");
+    assert_eq!(writer.join().unwrap(), "+OK");
+    cluster.kill(home);
+    cluster.ask(&["DEL", "{tag}:1"]);
+    let mut client = Stream::open(cluster.ports[(home + 1) % NODES]);
+    next(&mut client, "{tag}:1");
+    assert!(client.ask("XREAD STREAMS {tag} 0").to_string().contains("Only invalidation logs"));
+    assert!(client.ask(&format!("XRANGE {tag} - + COUNT 2")).to_string().contains("{tag}:1"));
 }
