@@ -248,7 +248,8 @@ impl Told {
     ) {
         let mut gathered = Gathered { wishes, keys: Keys::default(), bytes: 0, slots: None, flushed: false };
         let end = ring.extent().head;
-        while self.cursor.index < end {
+        // Never to stop within an entry: a key that it changed twice is to be named twice in one frame.
+        while self.cursor.index < end || self.cursor.is_midway() {
             match ring.next(&self.cursor) {
                 Next::Nothing => break,
                 Next::Forgotten => return self.restart(shard, ring, Reason::Window, wishes, territory, out),

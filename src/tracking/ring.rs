@@ -66,6 +66,7 @@ pub struct Cursor {
     /// It knows of everything up to here.
     pub index: u64,
     place: Option<Place>,
+    midway: bool,
 }
 
 /// A ring's id, a segment's number, a place in it.
@@ -97,6 +98,8 @@ pub struct Stretch {
     /// Everything up to here has been seen when the stretch is at its end.
     upto: u64,
     after: Place,
+    /// Whether its last entry may go on behind it.
+    midway: bool,
     /// Where the segment at hand begins in the ring's.
     origin: Place,
 }
@@ -117,7 +120,12 @@ pub struct Extent {
 impl Cursor {
     /// At a position.
     pub fn at(lineage: u64, index: u64) -> Self {
-        Self { lineage, index, place: None }
+        Self { lineage, index, place: None, midway: false }
+    }
+
+    /// Whether some changes of an entry have been shown, and there may be more of them.
+    pub fn is_midway(&self) -> bool {
+        self.midway
     }
 }
 
@@ -221,13 +229,22 @@ impl Ring {
                 // The last entry may go on in the next segment.
                 upto: segment.last().saturating_sub(1).min(head),
                 after: place(number + 1, state.start_of(at + 1)),
+                midway: true,
                 origin: place(number, segment.start()),
             },
             None => {
                 let mark = mark.unwrap_or(state.open.start());
                 let segment = Arc::new(state.open.tail(mark));
                 let (start, after) = (segment.start(), place(number, state.open.end()));
-                Stretch { segment, mark: start, head, upto: head, after, origin: place(number, mark) }
+                Stretch {
+                    segment,
+                    mark: start,
+                    head,
+                    upto: head,
+                    after,
+                    midway: false,
+                    origin: place(number, mark),
+                }
             }
         })
     }
@@ -241,6 +258,7 @@ impl Stretch {
             if index > self.head {
                 // The rest is not whole yet: to be read again from here, when it is.
                 cursor.index = cursor.index.max(self.upto);
+                cursor.midway = false;
                 cursor.place = Some(Place { mark: mark.behind(self.origin.mark), ..self.origin });
                 return;
             }
@@ -250,7 +268,7 @@ impl Stretch {
             mark = next;
         }
         cursor.index = cursor.index.max(self.upto);
-        cursor.place = Some(self.after);
+        (cursor.place, cursor.midway) = (Some(self.after), self.midway);
     }
 }
 
