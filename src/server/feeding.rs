@@ -43,7 +43,9 @@ impl Feeding {
         loop {
             let now = Instant::now();
             following.listening.reader().looks();
-            if now >= self.pull {
+            // Either is a reason to look: a heartbeat that is due must not wait, and be asked for again and again, until
+            // changes have been gathered for long enough.
+            if now >= self.pull.min(self.heartbeat) {
                 self.pull = now + following.max_delay;
                 self.feed(following, server, now, out);
             }

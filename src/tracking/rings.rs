@@ -122,11 +122,6 @@ impl Rings {
         self.readers.write().retain(|other| !Arc::ptr_eq(other, reader));
     }
 
-    /// Who reads.
-    pub fn readers(&self) -> usize {
-        self.readers.read().len()
-    }
-
     /// There is news.
     pub fn notify(&self) {
         let readers = self.readers.read();
