@@ -264,3 +264,15 @@ fn ordinary_clients_read_the_log_as_a_stream_and_go_on_at_another_node() {
     assert!(client.ask("XREAD STREAMS {tag} 0").to_string().contains("Only invalidation logs"));
     assert!(client.ask(&format!("XRANGE {tag} - + COUNT 2")).to_string().contains("{tag}:1"));
 }
+
+#[test]
+fn heartbeats_do_not_wait_for_changes_to_be_gathered() {
+    let cluster = Cluster::start("gathering", &["--durability", "memory"]);
+    let (mut stream, _) = Stream::subscribe(cluster.ports[0], "MAXDELAY 1000000");
+    let begun = Instant::now();
+    let mut heartbeats = 0;
+    while heartbeats < 20 {
+        heartbeats += usize::from(matches!(stream.push(), Push::Heartbeat(_)));
+    }
+    assert!(begun.elapsed() < Duration::from_secs(10), "one a second: {:?}", begun.elapsed());
+}
