@@ -82,7 +82,7 @@ impl Hosted {
                     if group.is_doubted() {
                         shard.history.doubt();
                     }
-                    shard.attach(Proposer::new(group.clone(), shard.stamp.clone()));
+                    shard.attach(Proposer::new(group.clone(), shard.stamp.clone(), shard.history.clone()));
                 }
                 Some((*id, shard))
             });

@@ -91,7 +91,9 @@ fn subscribe(
     for shard in shards {
         let from = from.iter().find(|from| from.shard == shard.0).map(|from| (from.lineage, from.index));
         let (slots, epoch) = lands.slots(shard);
-        let (start, position, elsewhere) = match rings.get(&shard).filter(|_| here.contains_key(&shard)) {
+        // A copy whose history isn't known yet has no positions to give.
+        let ring = rings.get(&shard).filter(|ring| here.contains_key(&shard) && ring.extent().lineage != 0);
+        let (start, position, elsewhere) = match ring {
             Some(ring) => {
                 let (start, position) = following.feed.follow(shard, ring, from);
                 (start.name(), position, String::new())

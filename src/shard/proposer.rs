@@ -20,6 +20,7 @@ use crate::raft::group::Group;
 use crate::raft::lease::Lease;
 use crate::raft::machine::Local;
 use crate::raft::proposal::{Outcome, Proposal};
+use crate::shard::history::History;
 use crate::shard::piece::{Piece, PieceReply, Pieces, Step};
 use crate::shard::proposal;
 use crate::shard::stamp::Stamp;
@@ -37,6 +38,7 @@ pub struct Proposer {
     group: Group,
     lease: Lease,
     stamp: Arc<Stamp>,
+    history: Arc<History>,
     queue: Mutex<Queue>,
 }
 
@@ -48,8 +50,8 @@ struct Queue {
 
 impl Proposer {
     /// A proposer for the shard, through its group.
-    pub fn new(group: Group, stamp: Arc<Stamp>) -> Arc<Self> {
-        Arc::new(Self { lease: group.lease(), group, stamp, queue: Mutex::default() })
+    pub fn new(group: Group, stamp: Arc<Stamp>, history: Arc<History>) -> Arc<Self> {
+        Arc::new(Self { lease: group.lease(), group, stamp, history, queue: Mutex::default() })
     }
 
     /// Until when reads of this shard are current (see `raft::lease`).
@@ -72,18 +74,19 @@ impl Proposer {
 
     /// Takes units that nobody waits for, in front of the writes that wait.
     pub fn submit_upkeep(self: &Arc<Self>, units: Vec<u8>, count: usize) {
-        let (reply, _) = oneshot::channel();
-        let steps = (0..count).map(|_| Step::Logged).collect();
-        let piece = Piece {
-            author: None,
-            tracking: false,
-            stamped: false,
-            proto: slotcast_wire::reply::Proto::Resp2,
-            steps,
-            reply,
-        };
-        self.queue.lock().waiting.push_front((piece, units));
+        self.queue.lock().waiting.push_front((unasked(count), units));
         self.propose_waiting();
+    }
+
+    /// Has another history begin, unless the present one isn't `after` any more when it comes to it.
+    pub fn begin_history(self: &Arc<Self>, after: u64) {
+        self.submit_upkeep(self.beginning(after), 1);
+    }
+
+    fn beginning(&self, after: u64) -> Vec<u8> {
+        let mut units = Vec::new();
+        proposal::put_begin_history(after, self.stamp.seed() >> 1 | 1, &mut units);
+        units
     }
 
     fn propose_waiting(self: &Arc<Self>) {
@@ -93,6 +96,10 @@ impl Proposer {
                 return;
             }
             queue.in_flight += 1;
+            if self.history.lineage() == 0 {
+                // No write is without a place in a history; the first such entry begins it, in the others it does nothing.
+                queue.waiting.push_front((unasked(1), self.beginning(0)));
+            }
             let time = self.stamp.departs();
             let (pieces, bytes) = self.gather(&mut queue.waiting, time);
             drop(queue);
@@ -137,6 +144,14 @@ impl Proposer {
         };
         self.group.propose(Proposal { bytes: Bytes::from(bytes), local: Some(local) }, Box::new(done));
     }
+}
+
+/// A piece whose units nobody has asked for.
+fn unasked(count: usize) -> Piece {
+    let (reply, _) = oneshot::channel();
+    let steps = (0..count).map(|_| Step::Logged).collect();
+    let proto = slotcast_wire::reply::Proto::Resp2;
+    Piece { author: None, tracking: false, stamped: false, proto, steps, reply }
 }
 
 /// Breaks the rule that a write is acknowledged when a quorum has it: a lone SET is answered at once.

@@ -31,9 +31,7 @@ impl Upkeep {
         if let Some(proposer) = proposer
             && let Some(after) = shard.history.should_end(now)
         {
-            let mut units = Vec::new();
-            proposal::put_begin_history(after, shard.stamp.seed() >> 1 | 1, &mut units);
-            proposer.submit_upkeep(units, 1);
+            proposer.begin_history(after);
         }
         let mut keys = shard.take_lapsed();
         keys.truncate(MAX_REMOVED);
