@@ -87,10 +87,17 @@ impl Hosted {
                 Some((*id, shard))
             });
             self.publish(running.collect());
+            self.forget(&groups);
             if opened.changed().await.is_err() {
                 return;
             }
         }
+    }
+
+    /// Gives up the copies that have run here and don't any more.
+    fn forget(&self, groups: &OpenShards) {
+        let ran = |shard: &Shard| shard.proposer().is_some();
+        self.made.lock().retain(|group, shard| groups.contains_key(group) || !ran(shard));
     }
 
     fn make(&self, group: GroupId) -> Arc<Shard> {

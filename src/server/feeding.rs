@@ -68,6 +68,7 @@ impl Feeding {
         }
         self.heartbeat = now + following.heartbeat;
         let ages = ages(server, now);
+        ages.keys().for_each(|shard| following.feed.expect(*shard, None));
         following.feed.pull(&rings, &lands, out);
         following.feed.heartbeat(&rings, &ages, out);
     }

@@ -49,6 +49,12 @@ impl Observed {
     }
 }
 
+impl Drop for Observed {
+    fn drop(&mut self) {
+        self.rings.close(self.shard, &self.ring);
+    }
+}
+
 impl Observer for Observed {
     fn is_listening(&self) -> bool {
         self.keeps_log() || self.invalidation.is_listening()

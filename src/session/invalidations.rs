@@ -98,7 +98,10 @@ fn subscribe(
                 let (start, position) = following.feed.follow(shard, ring, from);
                 (start.name(), position, String::new())
             }
-            None => ("notserved", Position::default(), master(&lands, shard)),
+            None => {
+                following.feed.expect(shard, from);
+                ("notserved", Position::default(), master(&lands, shard))
+            }
         };
         reply.integer(shard.0.into());
         reply.array(6);

@@ -109,6 +109,14 @@ impl Feed {
         (start, Position { shard: shard.0, lineage, index })
     }
 
+    /// Adds a shard that isn't here, or whose history isn't known yet: it begins where it was asked to when it comes, or
+    /// with a flush.
+    pub fn expect(&mut self, shard: GroupId, from: Option<(u64, u64)>) {
+        let (lineage, index) = from.unwrap_or_default();
+        let told = Told { cursor: Cursor::at(lineage, index), told: index, acknowledged: index };
+        self.shards.entry(shard).or_insert(told);
+    }
+
     /// What it wants to hear of.
     pub fn wishes(&self) -> &Wishes {
         &self.wishes
@@ -140,7 +148,7 @@ impl Feed {
         out: &mut Vec<u8>,
     ) {
         for (shard, told) in &mut self.shards {
-            if let Some(ring) = rings.get(shard) {
+            if let Some(ring) = rings.get(shard).filter(|ring| ring.extent().lineage != 0) {
                 told.pull(*shard, ring, &self.wishes, territory, out);
             }
         }
@@ -414,6 +422,29 @@ mod tests {
         assert_eq!(scene.heartbeat(), [keys(101, 102, &[]), Push::Heartbeat(vec![(at(102), 7)])]);
         scene.change(&["user:2"]);
         assert_eq!(scene.told(), [keys(102, 103, &[("user:2", 103)])]);
+    }
+
+    #[test]
+    fn a_copy_that_comes_later_goes_on_where_it_was_asked_to_or_begins_with_a_flush() {
+        for (from, told) in [
+            (Some((9, 101)), keys(101, 102, &[("b", 102)])),
+            (
+                None,
+                Push::Slots { to: at(102), epoch: 3, slots: Slots::all().ranges(), reason: Reason::Lineage },
+            ),
+        ] {
+            let mut scene = Scene::new(&[], 100);
+            scene.feed.shards.clear();
+            scene.feed.expect(SHARD, from);
+            let ring = std::mem::replace(&mut scene.rings, BTreeMap::from([(SHARD, Arc::new(Ring::new(1)))]));
+            assert_eq!((scene.told(), scene.heartbeat()), (vec![], vec![Push::Heartbeat(vec![])]));
+            scene.rings = ring;
+            scene.change(&["a"]);
+            scene.change(&["b"]);
+            assert_eq!(scene.told(), [told]);
+            scene.change(&["c"]);
+            assert_eq!(scene.told(), [keys(102, 103, &[("c", 103)])]);
+        }
     }
 
     #[test]

@@ -90,6 +90,17 @@ impl Rings {
         ring
     }
 
+    /// The copy is gone; another one's ring that has taken its place stays.
+    pub fn close(&self, shard: GroupId, ring: &Arc<Ring>) {
+        self.rings.rcu(|rings| {
+            let mut rings = BTreeMap::clone(rings);
+            if rings.get(&shard).is_some_and(|present| Arc::ptr_eq(present, ring)) {
+                rings.remove(&shard);
+            }
+            rings
+        });
+    }
+
     /// All of them.
     pub fn all(&self) -> Arc<BTreeMap<GroupId, Arc<Ring>>> {
         self.rings.load_full()
