@@ -8,6 +8,9 @@ use slotcast_verify::staleness::{AGES, PROMPT, Tally};
 use crate::caches::Caches;
 use crate::closing::Closing;
 
+/// Of the entries that are wrong for ever; all are counted.
+const SHOWN: usize = 2;
+
 /// See the module's documentation.
 pub struct Freshness {
     tally: Tally,
@@ -40,8 +43,10 @@ impl Freshness {
         let found = counts.into_iter().filter(|(count, _)| *count > 0);
         let mut violations: Vec<String> = found.map(|(count, what)| format!("{count} {what}")).collect();
         match &self.closing {
+            Ok(closing) if closing.wrong.is_empty() => {}
             Ok(closing) => {
-                violations.extend(closing.wrong.iter().map(|what| format!("never corrected: {what}")))
+                violations.push(format!("{} entries never corrected", closing.wrong.len()));
+                violations.extend(closing.wrong.iter().take(SHOWN).cloned());
             }
             Err(why) => violations.push(why.clone()),
         }
