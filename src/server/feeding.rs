@@ -78,8 +78,6 @@ impl Feeding {
 fn ages(server: &Server, now: Instant) -> BTreeMap<GroupId, u64> {
     let shards = server.shards.load();
     let age = |shard: &Shard| match shard.proposer() {
-        #[cfg(feature = "broken")]
-        Some(_) if crate::broken::breaks(crate::broken::Rule::VouchedAlone) => Some(0),
         Some(proposer) => {
             let since = proposer.group().as_of()?;
             Some(now.saturating_duration_since(since).as_millis() as u64)
