@@ -6,8 +6,9 @@
 //! 1. **Serve** an entry only if its shard still owns the slot, its lineage is the shard's, its index isn't below the
 //!    slot's floor, its time hasn't come, and the stream was vouched for no longer than `max_staleness` ago. In the last
 //!    case the entry is kept and the read bypasses it.
-//! 2. **Fill** only with what is as new as the newest change known of the *slot*, never over a newer entry. So a value
-//!    that was read before a change and arrives behind its invalidation is not taken, even from a follower that lags.
+//! 2. **Fill** only with what is as new as the newest change known of the *slot*, never over a newer entry, nor after one
+//!    that was here and is gone (its time had come, or there was no room). So a value that was read before a change and
+//!    arrives behind its invalidation is not taken, even from a follower that lags.
 //! 3. **Invalidate**: first the slot's newest change is raised, then the key's entry is dropped if it is older. One's own
 //!    write is an entry at the write's index: its echo from the stream drops nothing. But a log entry holds many writes,
 //!    and another's may be behind ours in the same: a key that one log entry has changed more than once is *contested*
@@ -168,8 +169,7 @@ impl L1 {
         let slot = stripe.slots[place];
         let Some(entry) = stripe.find(key) else { return Lookup::Miss };
         if self.is_dead(&slot, entry, now) {
-            let removed = stripe.remove(key);
-            self.account(None, removed);
+            self.let_go(&mut stripe, place, key);
             return Lookup::Miss;
         }
         if !self.is_verified(entry.position.shard, now) && self.keeps(Rule::Verified) {
@@ -269,18 +269,34 @@ impl L1 {
 
     /// Drops a key's entry: a write of it has an unknown outcome.
     pub fn forget(&self, key: &[u8]) {
-        let removed = self.place(key).0.lock().remove(key);
-        self.account(None, removed);
+        let (stripe, place) = self.place(key);
+        self.let_go(&mut stripe.lock(), place, key);
+    }
+
+    /// Removes a key's entry for another reason than a change.
+    fn let_go(&self, stripe: &mut Stripe, place: usize, key: &[u8]) {
+        if let Some(removed) = stripe.remove(key) {
+            self.remember(&mut stripe.slots[place], removed.position);
+            self.account(None, Some(removed));
+        }
+    }
+
+    /// Somebody may have seen an entry of this index that is no longer here: what is older comes too late.
+    fn remember(&self, slot: &mut Slot, seen: Position) {
+        if self.is_current(*slot, seen) {
+            slot.changed = slot.changed.max(seen.index);
+        }
     }
 
     /// Where the stream stands, of each shard that it has told of: what to resume from.
     pub fn cursors(&self) -> Vec<Position> {
-        let cursor = |(number, shard): (usize, &Shard)| {
-            let shard_number = number as u32;
-            let lineage = self.lineage(shard_number)?;
-            Some(Position { shard: shard_number, lineage, index: shard.cursor.load(Ordering::Acquire) })
-        };
-        self.shards.iter().enumerate().filter_map(cursor).collect()
+        (0..self.shards.len() as u32).filter_map(|shard| self.cursor(shard)).collect()
+    }
+
+    /// Where the stream of one shard stands; none: it has told nothing of it.
+    pub fn cursor(&self, shard: u32) -> Option<Position> {
+        let index = self.shards.get(shard as usize)?.cursor.load(Ordering::Acquire);
+        Some(Position { shard, lineage: self.lineage(shard)?, index })
     }
 
     /// Whether keys like this may be kept at all: others are not told of.
@@ -310,10 +326,19 @@ impl L1 {
             let dead = |slot: &Slot, entry: &Entry| {
                 slot.owner != Some(entry.position.shard) || below(entry, slot.floor)
             };
-            let evicted = self.stripes[victim].lock().evict(dead, |key| slot_of(key) as usize / STRIPES);
-            self.counters.evicted.fetch_add(u64::from(evicted.is_some()), Ordering::Relaxed);
-            self.account(None, evicted);
+            let mut stripe = self.stripes[victim].lock();
+            let evicted = stripe.evict(dead, |key| slot_of(key) as usize / STRIPES);
+            if let Some(evicted) = evicted {
+                self.remember(&mut stripe.slots[slot_of(&evicted.key) as usize / STRIPES], evicted.position);
+                self.counters.evicted.fetch_add(1, Ordering::Relaxed);
+                self.account(None, Some(evicted));
+            }
         }
+    }
+
+    /// The n-th has the slots that leave n when divided by their number, in order.
+    pub(crate) fn stripes(&self) -> impl Iterator<Item = &Mutex<Stripe>> {
+        self.stripes.iter()
     }
 
     pub(crate) fn stripe(&self, slot: u16) -> &Mutex<Stripe> {
@@ -536,6 +561,23 @@ mod tests {
         l1.fill(Bytes::from_static(b"a"), Value { expires_at: Some(ms(1500)), ..value("v", at(100)) });
         assert!(matches!(l1.lookup(b"a", ms(1499)), Lookup::Hit(_)));
         assert_eq!(l1.lookup(b"a", ms(1500)), Lookup::Miss);
+    }
+
+    #[test]
+    fn what_is_older_than_an_entry_that_is_gone_comes_too_late() {
+        let l1 = cache();
+        let until = |at_ms, index| Value { expires_at: Some(ms(at_ms)), ..value("v", at(index)) };
+        l1.fill(Bytes::from_static(b"a"), until(900, 105));
+        assert_eq!(l1.lookup(b"a", ms(1000)), Lookup::Miss);
+        l1.written(Bytes::from_static(b"a"), value("mine", at(104)));
+        assert!(!hit(&l1, "a") && !fill(&l1, "a", 104), "its time has come");
+        assert!(fill(&l1, "a", 106));
+        l1.forget(b"a");
+        assert!(!fill(&l1, "a", 105), "forgotten");
+        for n in 0..200 {
+            l1.fill(Bytes::from(format!("{{b}}{n}")), value("v", at(110)));
+        }
+        assert!(!fill(&l1, "b", 109), "some had to go");
     }
 
     #[test]

@@ -1,6 +1,8 @@
-//! What the stream of invalidations says, and what [`L1`] does about it: rules 3 and 4, and where the stream stands.
+//! What a stream of invalidations says, and what [`L1`] does about it: rules 3 and 4, and where the stream stands.
 //!
-//! Only the stream's task calls this; readers and writers go on meanwhile.
+//! Of each shard one stream is listened to at a time ([`crate::follow`]), and one task calls this for all of them; readers
+//! and writers go on meanwhile. When a shard goes over to another stream, what that one says may lie behind what the old
+//! one has said by then: numbers of one history only ever rise.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -52,7 +54,7 @@ impl L1 {
     }
 
     /// Rules 3 and 4. `asked_at`: some time before the server wrote this push, by the cache's own clock; what the push
-    /// says about the past is counted from it.
+    /// says about the past is counted from it. Of a heartbeat, what comes behind a gap isn't looked at.
     pub fn take(&self, push: &Push, asked_at: Option<Duration>) -> Result<(), Gap> {
         match push {
             Push::Keys { to, from, keys } => self.take_keys(*to, *from, keys),
@@ -124,26 +126,32 @@ impl L1 {
     /// These slots, and no others, are `to`'s shard's, unless a newer topology said otherwise. All that was known of
     /// those that it has anew is forgotten, and with `floored` of those it had before.
     fn own(&self, epoch: u64, slots: &[(u16, u16)], to: Position, floored: bool) {
+        // Of the same history; the numbers of another say nothing.
+        let known = self.cursor(to.shard).filter(|cursor| cursor.lineage == to.lineage);
+        let raised = |before: u64| if known.is_some() { before.max(to.index) } else { to.index };
+        // What was said until now of slots that it has anew went unheard.
+        let heard = known.map_or(to.index, |known| known.index.max(to.index));
+        let anew = Slot { owner: Some(to.shard), epoch, floor: heard, changed: heard, contested: heard };
         let mut listed = [false; SLOTS];
         each_slot(slots, |slot| listed[slot as usize] = true);
-        for (number, listed) in listed.iter().enumerate() {
-            let mut stripe = self.stripe(number as u16).lock();
-            let slot = &mut stripe.slots[number / STRIPES];
-            let owned = slot.owner == Some(to.shard);
-            let (floor, changed, contested) = (to.index, to.index, to.index);
-            if owned && floored {
-                // Set, not raised: the old numbers may be another history's.
-                *slot = Slot { floor, changed, contested, ..*slot };
-                self.counters.slots.fetch_add(1, Ordering::Relaxed);
-            }
-            if epoch < slot.epoch {
-                continue;
-            }
-            match (*listed, owned) {
-                (true, true) => slot.epoch = epoch,
-                (true, false) => *slot = Slot { owner: Some(to.shard), epoch, floor, changed, contested },
-                (false, true) => *slot = Slot { epoch, ..Slot::default() },
-                (false, false) => {}
+        for (number, stripe) in self.stripes().enumerate() {
+            for (place, slot) in stripe.lock().slots.iter_mut().enumerate() {
+                let owned = slot.owner == Some(to.shard);
+                if owned && floored {
+                    slot.floor = raised(slot.floor);
+                    slot.changed = raised(slot.changed);
+                    slot.contested = raised(slot.contested);
+                    self.counters.slots.fetch_add(1, Ordering::Relaxed);
+                }
+                if epoch < slot.epoch {
+                    continue;
+                }
+                match (listed[place * STRIPES + number], owned) {
+                    (true, true) => slot.epoch = epoch,
+                    (true, false) => *slot = anew,
+                    (false, true) => *slot = Slot { epoch, ..Slot::default() },
+                    (false, false) => {}
+                }
             }
         }
     }
@@ -152,14 +160,17 @@ impl L1 {
     /// sees its slots' floors.
     fn restart(&self, to: Position) {
         let Some(shard) = self.shards.get(to.shard as usize) else { return };
-        if shard.lineage.load(Ordering::Acquire) != to.lineage {
-            shard.verified_at.store(0, Ordering::Release);
+        if shard.lineage.load(Ordering::Acquire) == to.lineage {
+            shard.cursor.fetch_max(to.index, Ordering::AcqRel);
+            return;
         }
+        shard.verified_at.store(0, Ordering::Release);
         shard.cursor.store(to.index, Ordering::Release);
         shard.lineage.store(to.lineage, Ordering::Release);
     }
 
-    fn vouched(&self, to: Position, age_ms: u64, asked_at: Option<Duration>) -> Result<(), Gap> {
+    /// A quorum stood behind everything up to `to`, `age_ms` before the push was written. See [`L1::take`].
+    pub fn vouched(&self, to: Position, age_ms: u64, asked_at: Option<Duration>) -> Result<(), Gap> {
         let Some(shard) = self.shards.get(to.shard as usize) else { return Ok(()) };
         if self.lineage(to.shard) != Some(to.lineage) {
             return Ok(());
