@@ -7,15 +7,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use slotcast_wire::frame::Frame;
 use slotcast_wire::slot::slot_of;
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::cluster::{Cluster, Kind};
 use crate::connection::Answer;
 use crate::error::Error;
+use crate::follower::{Follower, MAX_UNHEARD, Starts};
 use crate::l1::{L1, Lookup, Value};
 use crate::options::Options;
-use crate::stream::{Starts, Stream};
 
 /// Where a value came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +46,10 @@ pub struct Stats {
     pub invalidated_slots: u64,
     /// Entries that went for lack of room.
     pub evicted: u64,
+    /// Nodes that are listened to.
+    pub streams: u64,
+    /// Shards of the cluster, as far as is known.
+    pub shards: u64,
     /// Subscriptions made.
     pub subscriptions: u64,
     /// Of them, by shard: how many went on from where the cache stood.
@@ -69,7 +74,9 @@ struct Shared {
     cluster: Arc<Cluster>,
     starts: Arc<Starts>,
     origin: Instant,
-    stream: JoinHandle<()>,
+    follower: JoinHandle<()>,
+    /// Shards that a reply came from and nobody follows.
+    unheard: mpsc::Sender<u32>,
     hits: AtomicU64,
     misses: AtomicU64,
     bypassed: AtomicU64,
@@ -77,7 +84,7 @@ struct Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        self.stream.abort();
+        self.follower.abort();
     }
 }
 
@@ -89,11 +96,13 @@ impl NearCache {
         let starts = Arc::new(Starts::default());
         let origin = Instant::now();
         cluster.refresh(origin + options.timeout).await.map_err(Error::Unserved)?;
+        let (unheard, told) = mpsc::channel(MAX_UNHEARD);
         let (l1_too, cluster_too, starts_too) = (l1.clone(), cluster.clone(), starts.clone());
-        let stream = Stream { l1: l1_too, cluster: cluster_too, options, origin, starts: starts_too };
-        let stream = tokio::spawn(stream.run());
+        let follower =
+            Follower { l1: l1_too, cluster: cluster_too, options, origin, starts: starts_too, unheard: told };
+        let follower = tokio::spawn(follower.run());
         let (hits, misses, bypassed) = Default::default();
-        let shared = Shared { l1, cluster, starts, origin, stream, hits, misses, bypassed };
+        let shared = Shared { l1, cluster, starts, origin, follower, unheard, hits, misses, bypassed };
         Ok(NearCache { shared: Arc::new(shared) })
     }
 
@@ -175,6 +184,8 @@ impl NearCache {
             invalidated_keys: count(&l1.counters.keys),
             invalidated_slots: count(&l1.counters.slots),
             evicted: count(&l1.counters.evicted),
+            streams: count(&starts.streams),
+            shards: count(&starts.shards),
             subscriptions: count(&starts.connected),
             resumed: count(&starts.resumed),
             flushed: count(&starts.flushed),
@@ -183,17 +194,20 @@ impl NearCache {
         }
     }
 
-    /// Since when nothing may have been missed, of the shard for which that is longest ago; none: of some shard, ever.
+    /// Since when something may have been missed, of the shard for which that is longest ago; none: of some shard, ever.
     pub fn verified(&self) -> Option<Duration> {
         let (l1, now) = (&self.shared.l1, self.shared.origin.elapsed());
         let cursors = l1.cursors();
+        if (cursors.len() as u64) < self.shared.starts.shards.load(Ordering::Relaxed) {
+            return None;
+        }
         let ages = cursors.iter().map(|cursor| Some(now.saturating_sub(l1.verified_at(cursor.shard)?)));
         ages.collect::<Option<Vec<_>>>()?.into_iter().max()
     }
 
     /// Ends the stream and the connections. Reads go to the cluster from then on, once `max_staleness` has passed.
     pub async fn close(self) {
-        self.shared.stream.abort();
+        self.shared.follower.abort();
     }
 }
 
@@ -218,6 +232,9 @@ impl Shared {
         asked: Instant,
     ) -> Option<Value> {
         let (stamp, pttl) = stamp?;
+        if self.l1.cursor(stamp.shard).is_none() {
+            let _ = self.unheard.try_send(stamp.shard); // when it is full, they are busy with others
+        }
         // Counted from before the request was sent: rather too early than too late.
         let left = u64::try_from(pttl).ok().map(Duration::from_millis);
         let expires_at = left.map(|left| asked.saturating_duration_since(self.origin) + left);

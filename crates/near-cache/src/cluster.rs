@@ -104,7 +104,8 @@ impl Cluster {
         }
     }
 
-    async fn ask(&self, node: &Arc<str>, bytes: Vec<u8>) -> Result<Answer, (Lost, String)> {
+    /// Sends a request to one node.
+    pub async fn ask(&self, node: &Arc<str>, bytes: Vec<u8>) -> Result<Answer, (Lost, String)> {
         let connection = self.connection(node).await.map_err(|why| (Lost::Unsent, why))?;
         connection.ask(bytes).await.map_err(|lost| (lost, format!("the connection to {node} broke")))
     }

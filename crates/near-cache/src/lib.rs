@@ -32,11 +32,17 @@
 pub mod cache;
 mod cluster;
 mod connection;
+mod cover;
 pub mod error;
+pub mod follow;
+mod follower;
 pub mod l1;
 #[cfg(test)]
 mod model;
+#[cfg(test)]
+mod network;
 pub mod options;
+mod pause;
 mod stream;
 mod stripe;
 pub mod told;

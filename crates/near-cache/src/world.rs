@@ -1,20 +1,20 @@
 //! The model's cluster: shards, their logs, replicas that lag, and what each key's content has been.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use slotcast_wire::invalidation::Push;
 use slotcast_wire::position::Position;
 
+use crate::follow::Follow;
 use crate::l1::{L1, Limits, Rule};
+use crate::network::Network;
 
 pub const BOUND: u64 = 1_000;
 pub const TAGS: [&str; 4] = ["a", "b", "c", "d"];
 pub const KEYS: usize = 8;
-pub const SHARDS: usize = 2;
+pub const SHARDS: usize = 3;
 pub const REPLICAS: usize = 3;
 
 pub fn key(n: usize) -> Bytes {
@@ -45,6 +45,8 @@ pub struct Replica {
     pub as_of: u64,
     pub floor: u64,
     pub cut: bool,
+    /// Until then it knows nothing of the history.
+    pub begins: u64,
 }
 
 pub struct Shard {
@@ -90,10 +92,8 @@ pub struct World {
     /// Expired keys whose removal isn't in the log yet.
     pub lapsed: Vec<(usize, u64)>,
     pub flying: Vec<Flying>,
-    /// The stream: its replica, how far it has been told, and what is on the wire, with when it was asked for.
-    pub replica: usize,
-    pub told: Vec<(u64, u64)>,
-    pub wire: VecDeque<(Push, u64)>,
+    pub network: Network,
+    pub follow: Follow,
     pub l1: L1,
     /// The place in the key's contents of the newest hit.
     pub hits: Vec<usize>,
@@ -125,9 +125,8 @@ impl World {
             contents: (0..KEYS).map(contents).collect(),
             lapsed: Vec::new(),
             flying: Vec::new(),
-            replica: 0,
-            told: vec![(0, 0); SHARDS],
-            wire: VecDeque::new(),
+            network: Network::new(),
+            follow: Follow::new(Duration::from_millis(BOUND / 2), seed),
             l1,
             hits: vec![0; KEYS],
             served: 0,
@@ -278,7 +277,8 @@ impl World {
         let shard = &mut self.shards[number];
         let base = shard.base + shard.log.len() as u64 / 2;
         (shard.lineage, shard.base, shard.log) = (lineage, base, vec![Did::Owns(tags, epoch)]);
-        shard.replicas = [Replica { applied: base + 1, as_of: now, floor: base + 1, cut: false }; REPLICAS];
+        shard.replicas =
+            [Replica { applied: base + 1, as_of: now, floor: base + 1, ..Replica::default() }; REPLICAS];
     }
 
     pub fn flush(&mut self) {
