@@ -4,6 +4,7 @@ mod disks;
 mod failover;
 mod invalidations;
 mod near_cache;
+mod near_cache_many;
 mod nodes;
 mod notifications;
 mod pubsub;

@@ -15,26 +15,26 @@ use tokio::sync::watch;
 
 use crate::nodes::{Cluster, LIMIT};
 
-const STALENESS: Duration = Duration::from_secs(1);
-const CHANGED: usize = 500;
+pub const STALENESS: Duration = Duration::from_secs(1);
+pub const CHANGED: usize = 500;
 const AT_ONCE: usize = 128;
 /// Caches that write the same keys: more than a shard has log entries in flight.
 const WRITERS: usize = 16;
 
 /// How much of it is played.
-struct Size {
-    keys: usize,
-    cut: Duration,
+pub struct Size {
+    pub keys: usize,
+    pub cut: Duration,
 }
 
-fn size() -> Size {
+pub fn size() -> Size {
     match std::env::var_os("NEAR_CACHE_FIGURES") {
         Some(_) => Size { keys: 100_000, cut: Duration::from_secs(10) },
         None => Size { keys: 5_000, cut: STALENESS + Duration::from_secs(1) },
     }
 }
 
-fn key(n: usize) -> String {
+pub fn key(n: usize) -> String {
     format!("product:{n}")
 }
 
@@ -74,20 +74,24 @@ async fn forward(mut client: TcpStream, to: u16) -> std::io::Result<()> {
 }
 
 /// A cache behind proxies, and a writer that isn't.
-struct Scene {
-    cluster: Cluster,
+pub struct Scene {
+    pub cluster: Cluster,
     proxies: Vec<Proxy>,
-    cache: NearCache,
-    writer: NearCache,
-    size: Size,
-    /// Each changed key's new value.
-    values: HashMap<usize, String>,
+    pub cache: NearCache,
+    pub writer: NearCache,
+    pub size: Size,
+    /// Each key's value.
+    pub values: HashMap<usize, String>,
 }
 
 impl Scene {
     /// The cache holds all keys.
     async fn start(name: &str, flags: &[&str]) -> Scene {
-        let (cluster, size) = (Cluster::start(name, flags), size());
+        Scene::of(Cluster::start(name, flags)).await
+    }
+
+    pub async fn of(cluster: Cluster) -> Scene {
+        let size = size();
         let mut proxies = Vec::new();
         for port in &cluster.ports {
             proxies.push(Proxy::start(*port).await);
@@ -111,7 +115,7 @@ impl Scene {
         scene
     }
 
-    async fn write(&mut self, keys: impl IntoIterator<Item = usize>, value: &str) {
+    pub async fn write(&mut self, keys: impl IntoIterator<Item = usize>, value: &str) {
         let keys: Vec<usize> = keys.into_iter().collect();
         let writes = keys.iter().map(|n| {
             let writer = self.writer.clone();
@@ -129,7 +133,7 @@ impl Scene {
 
     /// Reads all keys and returns how many were not here any more; all are current. Where the stream isn't vouched for at
     /// the moment, the machine being busy, the entry is waited for: it is kept.
-    async fn read_all(&self) -> usize {
+    pub async fn read_all(&self) -> usize {
         let reads = (0..self.size.keys).map(|n| {
             let cache = self.cache.clone();
             async move {
@@ -156,7 +160,7 @@ impl Scene {
     }
 
     /// The stream has caught up with all that is written by now.
-    async fn in_step(&self) {
+    pub async fn in_step(&self) {
         let begun = Instant::now();
         while !self.cache.verified().is_some_and(|age| age < begun.elapsed() && age < STALENESS / 2) {
             assert!(begun.elapsed() < LIMIT, "never in step: {:?}", self.cache.stats());
@@ -165,7 +169,7 @@ impl Scene {
     }
 
     /// Keys to be changed, spread over all.
-    fn some(&self) -> Vec<usize> {
+    pub fn some(&self) -> Vec<usize> {
         (0..CHANGED).map(|n| n * (self.size.keys / CHANGED)).collect()
     }
 
@@ -198,7 +202,7 @@ impl Scene {
 }
 
 /// What a test does, on a runtime of its own.
-fn play(test: impl Future<Output = ()>) {
+pub fn play(test: impl Future<Output = ()>) {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(test);
 }
 

@@ -1,4 +1,4 @@
-//! Three real nodes below a directory of their own, and requests to them.
+//! Real nodes, three unless more are wanted, below a directory of their own, and requests to them.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -19,13 +19,17 @@ pub struct Cluster {
 
 impl Cluster {
     pub fn start(name: &str, flags: &[&str]) -> Cluster {
+        Cluster::of(NODES, name, flags)
+    }
+
+    pub fn of(nodes: usize, name: &str, flags: &[&str]) -> Cluster {
         let dir =
             PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("restart-{name}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&dir);
         let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
-        let mut cluster =
-            Cluster { dir, ports: ports(name), flags, nodes: (0..NODES).map(|_| None).collect() };
-        (0..NODES).for_each(|n| cluster.run(n));
+        let ports = ports(nodes, name);
+        let mut cluster = Cluster { dir, ports, flags, nodes: (0..nodes).map(|_| None).collect() };
+        (0..nodes).for_each(|n| cluster.run(n));
         cluster.serves();
         cluster
     }
@@ -72,7 +76,7 @@ impl Cluster {
                     port = moved.rsplit(':').next().unwrap().parse().unwrap()
                 }
                 Ok(answer) if !answer.starts_with('-') => return answer.to_owned(),
-                _ => port = self.ports[(begun.elapsed().as_millis() / 50) as usize % NODES],
+                _ => port = self.ports[(begun.elapsed().as_millis() / 50) as usize % self.ports.len()],
             }
             assert!(begun.elapsed() < LIMIT, "{words:?}: {answer:?}\n{}", self.log(0));
             std::thread::sleep(Duration::from_millis(10));
@@ -121,19 +125,19 @@ impl Drop for Cluster {
             let _ = child.wait();
         }
         if std::thread::panicking() {
-            (0..NODES).for_each(|n| eprintln!("node {n}:\n{}", self.log(n)));
+            (0..self.ports.len()).for_each(|n| eprintln!("node {n}:\n{}", self.log(n)));
         }
         let _ = std::fs::remove_dir_all(&self.dir);
     }
 }
 
 /// Free ports whose bus ports are free too, below those the system gives to outgoing connections.
-pub fn ports(name: &str) -> Vec<u16> {
+pub fn ports(nodes: usize, name: &str) -> Vec<u16> {
     let start = 11_000 + (std::process::id() as u16 % 40) * 100 + name.len() as u16 % 10 * 10;
     let free = |port: &u16| {
         [*port, port + 10_000].iter().all(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
     };
-    (start..).filter(free).take(NODES).collect()
+    (start..).filter(free).take(nodes).collect()
 }
 
 /// One request on a connection of its own; a bulk string's text, or the first line of another reply.

@@ -26,8 +26,6 @@ pub struct Findings {
     pub undecided: Vec<String>,
     /// Acknowledged writes that are not there at the end.
     pub lost: Vec<String>,
-    /// What caches served or kept too long.
-    pub stale: Vec<String>,
     /// Whatever else must not be.
     pub other: Vec<String>,
 }
@@ -52,7 +50,7 @@ impl Findings {
 
     /// Whether anything is wrong.
     pub fn is_empty(&self) -> bool {
-        let lists = [&self.broken, &self.undecided, &self.lost, &self.stale, &self.other];
+        let lists = [&self.broken, &self.undecided, &self.lost, &self.other];
         lists.iter().all(|list| list.is_empty())
     }
 
@@ -67,13 +65,7 @@ impl Findings {
             println!("what else happened to it around then:");
             around(history, &proof.events).for_each(|event| println!("  {event}"));
         }
-        let lists = [
-            ("lost", &self.lost),
-            ("undecided", &self.undecided),
-            ("stale", &self.stale),
-            ("also", &self.other),
-        ];
-        for (title, list) in lists {
+        for (title, list) in [("lost", &self.lost), ("undecided", &self.undecided), ("also", &self.other)] {
             list.iter().take(SHOWN * 3).for_each(|line| println!("{title}: {line}"));
         }
         for key in self.broken.iter().chain(&self.undecided) {
