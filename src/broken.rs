@@ -17,13 +17,29 @@ pub enum Rule {
     ReadWithoutLease,
     /// A vote is kept in memory only.
     VoteForgotten,
+    /// A change is left out of the invalidation log: those of every thousandth entry.
+    ChangeLeftOut,
+    /// A subscription to the invalidation log goes on from now instead of from where it stood.
+    ResumedFromNow,
+    /// A node vouches for its copies although no quorum stands behind it.
+    VouchedAlone,
+}
+
+impl Rule {
+    /// Whether only caches that follow the invalidation log notice.
+    pub fn concerns_caches(self) -> bool {
+        matches!(self, Rule::ChangeLeftOut | Rule::ResumedFromNow | Rule::VouchedAlone)
+    }
 }
 
 /// All of them, by the names to ask for them by.
-pub const ALL: [(&str, Rule); 3] = [
+pub const ALL: [(&str, Rule); 6] = [
     ("acknowledged-early", Rule::AcknowledgedEarly),
     ("read-without-lease", Rule::ReadWithoutLease),
     ("vote-forgotten", Rule::VoteForgotten),
+    ("change-left-out", Rule::ChangeLeftOut),
+    ("resumed-from-now", Rule::ResumedFromNow),
+    ("vouched-alone", Rule::VouchedAlone),
 ];
 
 /// Whether a rule is to be broken.

@@ -29,7 +29,7 @@ use crate::server::batch::{Batch, Prepared};
 use crate::server::dispatch::{Dispatch, Step};
 use crate::server::feeding::Feeding;
 use crate::server::outbox::Outbox;
-use crate::server::pending::{Deferred, Pending};
+use crate::server::pending::Pending;
 use crate::server::piece::Gather;
 use crate::session::Session;
 use crate::topology::view::View;
@@ -63,22 +63,24 @@ pub struct Connection {
     pub(super) server: Arc<Server>,
     pub(super) stream: TcpStream,
     pub(super) session: Session,
-    outbox: Arc<Outbox>,
-    parser: RequestParser,
+    pub(super) outbox: Arc<Outbox>,
+    pub(super) parser: RequestParser,
     /// Its stream of invalidations, if it has subscribed.
-    feeding: Option<Box<Feeding>>,
+    pub(super) feeding: Option<Box<Feeding>>,
     /// Received, not yet executed.
     pub(super) input: Vec<u8>,
     /// To be sent, from `sent` on.
     pub(super) output: Vec<u8>,
     pub(super) sent: usize,
     /// There may be whole requests in `input`.
-    runnable: bool,
-    closing: bool,
+    pub(super) runnable: bool,
+    pub(super) closing: bool,
+    /// A wait to be taken up again, when the pushes that have interrupted it are sent.
+    pub(super) interrupted: Option<Pending>,
     /// Reads of this shard were confirmed for the next turn.
     pub(super) confirmed: Option<GroupId>,
-    /// Until when the request at hand may wait for a leader.
-    pub(super) parked_until: Option<Instant>,
+    /// Until when the request at hand may wait.
+    pub(super) waits_until: Option<Instant>,
     /// What the request that waits was routed by.
     pub(super) routed_by: Option<Arc<View>>,
     /// The last write of this connection, for WAIT.
@@ -118,8 +120,9 @@ impl Connection {
             sent: 0,
             runnable: false,
             closing: false,
+            interrupted: None,
             confirmed: None,
-            parked_until: None,
+            waits_until: None,
             routed_by: None,
             last_write: None,
         }
@@ -157,6 +160,9 @@ impl Connection {
                 }
                 self.poll_feed(task);
                 ready!(self.poll_flush(task))?;
+                if let Some(pending) = self.interrupted.take() {
+                    return Poll::Ready(Ok(Turn::Wait(pending)));
+                }
                 let halt = match std::mem::take(&mut self.runnable) {
                     true => self.serve_kept(scratch),
                     false => ready!(self.poll_receive(task, scratch))?,
@@ -181,7 +187,7 @@ impl Connection {
     fn poll_feed(&mut self, task: &mut TaskContext<'_>) {
         match &mut self.session.following {
             Some(following) => {
-                let feeding = self.feeding.get_or_insert_with(|| Box::new(Feeding::due()));
+                let feeding = self.feeding.get_or_insert_default();
                 feeding.poll(following, &self.server, task, &mut self.output);
             }
             None => self.feeding = None,
@@ -228,7 +234,7 @@ impl Connection {
     /// Executes the whole requests of `buf`; returns how many bytes they took.
     fn serve(&mut self, buf: &[u8], out: &mut Vec<u8>, batch: &mut Batch) -> (usize, Halt) {
         let limits = self.limits();
-        let Self { server, session, outbox, parser, confirmed, parked_until, routed_by, .. } = self;
+        let Self { server, session, outbox, parser, confirmed, waits_until, routed_by, .. } = self;
         let server = server.clone();
         let shards = server.shards.load();
         let mut dispatch = Dispatch::new(&server, session, outbox, out, &shards, confirmed.take());
@@ -253,7 +259,7 @@ impl Connection {
                         // The parser has run ahead of what is executed: it begins anew behind it.
                         *parser = RequestParser::default();
                         if at > 0 {
-                            *parked_until = None;
+                            *waits_until = None;
                         }
                         let (taken, halt) = defer(&mut dispatch, step, rest, prepared, &limits);
                         at += taken;
@@ -263,7 +269,7 @@ impl Connection {
             }
             at += batch.blank();
             if count > 0 {
-                *parked_until = None;
+                *waits_until = None;
             }
             match error {
                 Some(error) => break refuse(&mut dispatch, error),
@@ -301,34 +307,6 @@ impl Connection {
             scratch.output = Vec::with_capacity(WRITE_BYTES);
         }
         sent
-    }
-
-    /// Waits for what a request needs, then lets the requests go on.
-    async fn settle(&mut self, pending: Pending) {
-        self.runnable = true;
-        let mark = self.output.len();
-        let client = self.session.client.clone();
-        let killed = std::future::poll_fn(|task| {
-            client.register(task.waker());
-            if client.is_killed() { Poll::Ready(()) } else { Poll::Pending }
-        });
-        let deferred = tokio::select! {
-            biased;
-            deferred = self.wait_for(pending) => deferred,
-            () = killed => Deferred::Close,
-        };
-        match deferred {
-            Deferred::Answered { consumed } => {
-                self.input.drain(..consumed.min(self.input.len()));
-                self.parked_until = None;
-                if self.session.is_muted() {
-                    self.output.truncate(mark);
-                }
-                self.session.end_request();
-            }
-            Deferred::Again => self.parser = RequestParser::default(),
-            Deferred::Close => self.closing = true,
-        }
     }
 
     /// Runs `f` with a dispatcher that writes behind what is to be sent.

@@ -22,7 +22,7 @@ const ASK_AGAIN: Duration = Duration::from_millis(200);
 impl Connection {
     /// Waits for copies, and replies how many there are: true at the time of the answer.
     pub(super) async fn wait_for_copies(&mut self, copies: Copies) {
-        let until = (!copies.timeout.is_zero()).then(|| Instant::now() + copies.timeout);
+        let until = self.wait_until(copies.timeout);
         match copies.on_disk {
             None => {
                 let count = self.holding(copies.replicas, until).await;

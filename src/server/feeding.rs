@@ -22,14 +22,23 @@ pub struct Feeding {
     heartbeat: Instant,
     /// Changes are gathered until then.
     pull: Instant,
+    /// The next of them that matters.
+    due: Instant,
     timer: Pin<Box<Sleep>>,
 }
 
-impl Feeding {
+impl Default for Feeding {
     /// Due at once.
-    pub fn due() -> Self {
+    fn default() -> Self {
         let now = Instant::now();
-        Self { heartbeat: now, pull: now, timer: Box::pin(sleep_until(now)) }
+        Self { heartbeat: now, pull: now, due: now, timer: Box::pin(sleep_until(now)) }
+    }
+}
+
+impl Feeding {
+    /// When there is something to be looked at, news or not.
+    pub fn due(&self) -> Instant {
+        self.due
     }
 
     /// Appends what is new, and a heartbeat if it is due; arranges for `task` to be woken for the next one.
@@ -49,11 +58,11 @@ impl Feeding {
                 self.pull = now + following.max_delay;
                 self.feed(following, server, now, out);
             }
-            let next = match following.max_delay.is_zero() {
+            self.due = match following.max_delay.is_zero() {
                 true => self.heartbeat,
                 false => self.heartbeat.min(self.pull),
             };
-            self.timer.as_mut().reset(next);
+            self.timer.as_mut().reset(self.due);
             if self.timer.as_mut().poll(task).is_pending() {
                 return;
             }

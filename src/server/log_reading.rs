@@ -24,7 +24,7 @@ impl Connection {
     /// Waits until there is something new to read, or the client has waited long enough or has gone.
     pub(super) async fn read_log(&mut self, reading: &Reading) {
         let context = self.server.context.clone();
-        let until = reading.block.filter(|block| !block.is_zero()).map(|block| Instant::now() + block);
+        let until = reading.block.and_then(|block| self.wait_until(block));
         let bell = Arc::new(Bell(Notify::new()));
         let listening = Listening::join(context.rings.clone(), bell.clone());
         loop {

@@ -114,6 +114,11 @@ impl Outbox {
         Ok(())
     }
 
+    /// Whether the connection is to look into the queues.
+    pub fn is_waiting(&self) -> bool {
+        self.waiting.load(Ordering::Acquire)
+    }
+
     /// Moves what is queued behind everything that is in `out`, invalidations in this form; whether there was anything.
     #[inline]
     pub fn drain(&self, form: Form, out: &mut Vec<u8>) -> bool {

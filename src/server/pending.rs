@@ -24,6 +24,14 @@ pub enum Pending {
     Step(Step, usize),
 }
 
+impl Pending {
+    /// Whether pushes may overtake what is waited for: not where something may have been read already, since the reply
+    /// has to come before the push that says that it isn't true any more.
+    pub fn may_be_overtaken(&self) -> bool {
+        matches!(self, Pending::Step(Step::Park(_) | Step::Wait(_) | Step::Read(_) | Step::Saved, _))
+    }
+}
+
 /// How the connection goes on.
 pub enum Deferred {
     /// The requests in so many bytes of the input are answered.
@@ -33,6 +41,8 @@ pub enum Deferred {
     },
     /// Nothing was done: execute the input again.
     Again,
+    /// Wait for what it says now; whatever has to be pushed goes first.
+    Later,
     /// Close the connection.
     Close,
 }

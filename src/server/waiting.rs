@@ -5,13 +5,15 @@
 //! time is answered with UNCERTAIN, so that a caller can tell the two apart.
 
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use futures::future::join_all;
 use slotcast_wire::redirect::{ClusterDown, Redirect};
 use slotcast_wire::reply::Reply;
+use slotcast_wire::request::RequestParser;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::id::GroupId;
 use crate::server::connection::Connection;
@@ -28,15 +30,74 @@ use crate::shard::proposal::put_request;
 /// How long a proposed write is waited for before it is answered with UNCERTAIN.
 pub const OUTCOME_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Pushes wait for so long when a request begins to wait, and again between two of them: what is waited for is asked for anew
+/// after each, and must have had time to be answered.
+const UNDISTURBED: Duration = Duration::from_millis(20);
+
 /// The answer to a write that was proposed and may or may not take effect.
 pub const UNCERTAIN: &str =
     "UNCERTAIN The write was proposed but not confirmed in time; it may or may not take effect";
 
 impl Connection {
-    /// Waits, and answers what can be answered.
-    pub(super) async fn wait_for(&mut self, pending: Pending) -> Deferred {
+    /// Waits for what a request needs, then lets the requests go on.
+    pub(super) async fn settle(&mut self, mut pending: Pending) {
+        self.runnable = true;
+        let mark = self.output.len();
+        let client = self.session.client.clone();
+        let killed = std::future::poll_fn(|task| {
+            client.register(task.waker());
+            if client.is_killed() { Poll::Ready(()) } else { Poll::Pending }
+        });
+        let pushes = self.pushes(pending.may_be_overtaken());
+        let deferred = tokio::select! {
+            biased;
+            deferred = self.wait_for(&mut pending) => deferred,
+            () = killed => Deferred::Close,
+            () = pushes => Deferred::Later,
+        };
+        match deferred {
+            Deferred::Answered { consumed } => {
+                self.input.drain(..consumed.min(self.input.len()));
+                self.waits_until = None;
+                if self.session.is_muted() {
+                    self.output.truncate(mark);
+                }
+                self.session.end_request();
+            }
+            Deferred::Again => self.parser = RequestParser::default(),
+            Deferred::Later => self.interrupted = Some(pending),
+            Deferred::Close => self.closing = true,
+        }
+    }
+
+    /// Ends when there is something to push, if anything `may_be` pushed.
+    fn pushes(&self, may_be: bool) -> impl Future<Output = ()> + use<> {
+        let awaited = may_be.then(|| {
+            let reader =
+                self.session.following.as_ref().map(|following| following.listening.reader().clone());
+            let due = self.feeding.as_ref().map(|feeding| feeding.due());
+            (self.outbox.clone(), reader, due)
+        });
+        async move {
+            let Some((outbox, reader, due)) = awaited else { return std::future::pending().await };
+            sleep(UNDISTURBED).await;
+            let news = std::future::poll_fn(|_| {
+                // Whoever brings news wakes this task.
+                let news = outbox.is_waiting() || reader.as_ref().is_some_and(|reader| reader.is_woken());
+                if news { Poll::Ready(()) } else { Poll::Pending }
+            });
+            match due {
+                Some(due) => drop(timeout_at(due, news).await),
+                None => news.await,
+            }
+        }
+    }
+
+    /// Waits, and answers what can be answered. May be dropped, and called again with what there is in `pending` then.
+    async fn wait_for(&mut self, pending: &mut Pending) -> Deferred {
         match pending {
             Pending::Piece { reply, replies, consumed, shard } => {
+                let (replies, consumed, shard) = (*replies, *consumed, *shard);
                 match self.outcome(reply, replies, shard).await {
                     Some((bytes, _)) => {
                         self.output.extend_from_slice(&bytes);
@@ -45,25 +106,28 @@ impl Connection {
                     None => self.again_or_down(consumed, replies).await,
                 }
             }
-            Pending::Step(Step::Park(_), consumed) => self.again_or_down(consumed, 1).await,
-            Pending::Step(Step::Confirm(shard), consumed) => match self.confirm(&shard).await {
+            Pending::Step(Step::Park(_), consumed) => self.again_or_down(*consumed, 1).await,
+            Pending::Step(Step::Confirm(shard), consumed) => match self.confirm(shard).await {
                 true => Deferred::Again,
-                false => self.give_up(consumed, 1),
+                false => {
+                    *pending = Pending::Step(Step::Park(0), *consumed);
+                    Deferred::Later
+                }
             },
-            Pending::Step(Step::ProposeAll, consumed) => self.propose_all(consumed).await,
+            Pending::Step(Step::ProposeAll, consumed) => self.propose_all(*consumed).await,
             Pending::Step(Step::Execute(batch), _) => {
                 self.session.tracking.caching |=
-                    self.session.tracking.scope == Scope::OptIn && opts_in(&batch);
-                self.execute(&batch).await;
+                    self.session.tracking.scope == Scope::OptIn && opts_in(batch);
+                self.execute(batch).await;
                 self.session.tracking.caching = false;
                 Deferred::Answered { consumed: 0 }
             }
             Pending::Step(Step::Wait(copies), _) => {
-                self.wait_for_copies(copies).await;
+                self.wait_for_copies(*copies).await;
                 Deferred::Answered { consumed: 0 }
             }
             Pending::Step(Step::Read(reading), _) => {
-                self.read_log(&reading).await;
+                self.read_log(reading).await;
                 Deferred::Answered { consumed: 0 }
             }
             Pending::Step(Step::Saved, _) => {
@@ -82,7 +146,9 @@ impl Connection {
                 Deferred::Close
             }
             Pending::Step(Step::Close, _) => Deferred::Close,
-            Pending::Step(Step::Done | Step::Propose(_), consumed) => Deferred::Answered { consumed },
+            Pending::Step(Step::Done | Step::Propose(_), consumed) => {
+                Deferred::Answered { consumed: *consumed }
+            }
         }
     }
 
@@ -90,7 +156,7 @@ impl Connection {
     #[allow(clippy::type_complexity)]
     async fn outcome(
         &mut self,
-        reply: oneshot::Receiver<PieceReply>,
+        reply: &mut oneshot::Receiver<PieceReply>,
         replies: usize,
         shard: GroupId,
     ) -> Option<(Vec<u8>, Option<Option<Vec<usize>>>)> {
@@ -126,7 +192,7 @@ impl Connection {
         timeout_at(until, routes.changed()).await.is_ok_and(|changed| changed.is_ok())
     }
 
-    /// Confirms the leadership of a shard whose lease has run out; false: the request has waited long enough.
+    /// Confirms the leadership of a shard whose lease has run out; false: nobody does.
     async fn confirm(&mut self, shard: &Arc<Shard>) -> bool {
         let until = self.patience();
         if let Some(proposer) = shard.proposer()
@@ -135,13 +201,19 @@ impl Connection {
             self.confirmed = Some(shard.id);
             return true;
         }
-        self.park().await
+        false
     }
 
     /// Until when the request at hand may wait for a leader.
     fn patience(&mut self) -> Instant {
         let timeout = self.server.context.config.live().cluster_park_timeout;
-        *self.parked_until.get_or_insert_with(|| Instant::now() + timeout)
+        *self.waits_until.get_or_insert_with(|| Instant::now() + timeout)
+    }
+
+    /// Until when the request at hand may wait, if it gives itself so long (zero: for ever).
+    pub(super) fn wait_until(&mut self, timeout: Duration) -> Option<Instant> {
+        let until = &mut self.waits_until;
+        (!timeout.is_zero()).then(|| *until.get_or_insert_with(|| Instant::now() + timeout))
     }
 
     /// Answers that nobody leads.
@@ -198,8 +270,8 @@ impl Connection {
                     true
                 }
                 (Plan::Propose(shard, units), _) => {
-                    let reply = propose(&self.session, &shard, vec![PieceStep::Logged], units);
-                    match self.outcome(reply, 1, shard.id).await {
+                    let mut reply = propose(&self.session, &shard, vec![PieceStep::Logged], units);
+                    match self.outcome(&mut reply, 1, shard.id).await {
                         Some((bytes, Some(ends))) => {
                             if let Some((_, index)) = self.last_write.filter(|_| self.session.stamped) {
                                 self.output.extend_from_slice(&shard.stamp_of(index, -1));

@@ -105,6 +105,11 @@ impl Feed {
             Some(_) => (Start::Flush, extent.lineage, extent.head),
         };
         let told = Told { cursor: Cursor::at(lineage, index), told: index, acknowledged: index };
+        #[cfg(feature = "broken")]
+        let told = match crate::broken::breaks(crate::broken::Rule::ResumedFromNow) {
+            true => Told { cursor: Cursor::at(lineage, index.max(extent.head)), ..told },
+            false => told,
+        };
         self.shards.insert(shard, told);
         (start, Position { shard: shard.0, lineage, index })
     }

@@ -46,6 +46,11 @@ impl Reader {
         self.woken.store(false, Ordering::SeqCst);
     }
 
+    /// Whether there has been news since it looked.
+    pub fn is_woken(&self) -> bool {
+        self.woken.load(Ordering::SeqCst)
+    }
+
     fn notify(&self) {
         if !self.woken.swap(true, Ordering::SeqCst) {
             self.wake.wake();
@@ -67,7 +72,7 @@ impl Listening {
     }
 
     /// See [`Reader`].
-    pub fn reader(&self) -> &Reader {
+    pub fn reader(&self) -> &Arc<Reader> {
         &self.reader
     }
 }

@@ -175,3 +175,41 @@ fn reads_between_writes_are_answered_before_the_invalidation_that_overtakes_them
         assert!(dropped || held.is_none_or(|held| held == truth), "stale for ever in round {round}");
     }
 }
+
+#[test]
+fn who_waits_is_told_meanwhile_and_waits_no_longer_for_it() {
+    let cluster = Cluster::start("meanwhile", &["--durability", "memory"]);
+    assert_eq!(cluster.ask(&["SET", "{t}k", "0"]), "+OK");
+    let port = cluster.ports[leader_of(&cluster, "{t}k")];
+    let change = || assert_eq!(ask(port, &["SET", "{t}k", "1"]).unwrap(), "+OK");
+    // For more copies than there are; for changes far ahead.
+    let wait = |ms: u64| (format!("WAIT 5 {ms}\r\n"), "(integer) 2");
+    let read = |ms: u64| (format!("XREAD BLOCK {ms} STREAMS __inval__:{{t}} 9999999-0\r\n"), "(nil)");
+    let open = || {
+        let mut cache = Tracking::open(port, " BCAST PREFIX {t}k");
+        assert_eq!(cache.ask("SET {t}own 1"), "OK");
+        cache
+    };
+    for (for_ever, (limited, answer)) in [(wait(0).0, wait(300)), (read(0).0, read(300))] {
+        let mut cache = open();
+        cache.stream.write_all(for_ever.as_bytes()).unwrap();
+        for _ in 0..5 {
+            let told = cache.told.len();
+            change();
+            while cache.told.len() == told {
+                assert!(cache.frame().is_none(), "answered: {for_ever}");
+            }
+        }
+        let mut cache = open();
+        let begun = Instant::now();
+        cache.stream.write_all(limited.as_bytes()).unwrap();
+        let reply = loop {
+            change();
+            if let Some(reply) = cache.frame() {
+                break reply.to_string();
+            }
+        };
+        assert_eq!(reply, answer, "{limited}");
+        assert!(begun.elapsed() >= Duration::from_millis(300), "{limited}: {:?}", begun.elapsed());
+    }
+}

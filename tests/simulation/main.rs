@@ -93,7 +93,8 @@ fn broken_rules_are_noticed() {
 #[test]
 #[cfg(feature = "broken")]
 fn broken_rules_of_the_server_are_noticed() {
-    slotcast::broken::ALL.iter().for_each(|(name, _)| assert_noticed(Broken::Server(name)));
+    let noticed_here = slotcast::broken::ALL.iter().filter(|(_, rule)| !rule.concerns_caches());
+    noticed_here.for_each(|(name, _)| assert_noticed(Broken::Server(name)));
 }
 
 fn assert_noticed(broken: Broken) {

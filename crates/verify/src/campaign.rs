@@ -7,6 +7,7 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use tokio::time::sleep;
 
+use crate::calm::Calm;
 use crate::clock;
 use crate::cluster::Cluster;
 use crate::faults::{Fault, Kind};
@@ -19,6 +20,11 @@ const TWICE: f64 = 0.2;
 /// Between a recovery and the next fault.
 const REST: std::ops::Range<Duration> = Duration::from_millis(300)..Duration::from_millis(1_500);
 
+/// At the beginning, and then so often,
+const CALM_EVERY: Duration = Duration::from_secs(60);
+/// nothing is done for so long, to see how it is while all is well.
+const CALM: Duration = Duration::from_secs(8);
+
 /// A fault that has been.
 #[derive(Clone, Debug)]
 pub struct Past {
@@ -28,31 +34,56 @@ pub struct Past {
     pub gap: Option<Duration>,
 }
 
-/// Does faults until the time is over; gives them, and why it had to end before if it had.
-pub async fn run(
-    cluster: &Cluster,
-    probes: &Probes,
-    kinds: &[Kind],
-    seed: u64,
-    lasts: Duration,
-) -> (Vec<Past>, Option<String>) {
-    let mut rng = SmallRng::seed_from_u64(seed);
-    let mut past = Vec::new();
-    while clock::now() < lasts.as_nanos() as u64 && !kinds.is_empty() {
-        sleep(rng.random_range(REST)).await;
-        match one(cluster, probes, kinds, &mut rng).await {
-            Ok(fault) => past.push(fault),
-            Err(why) => return (past, Some(why)),
-        }
-    }
-    (past, None)
+/// What is done to whom, for how long, and who is told.
+pub struct Campaign<'a> {
+    /// The victims.
+    pub cluster: &'a Cluster,
+    /// Who sees when writes work.
+    pub probes: &'a Probes,
+    /// Kinds of faults.
+    pub kinds: &'a [Kind],
+    /// Told when all is well.
+    pub calm: &'a Calm,
+    /// How long, all in all.
+    pub lasts: Duration,
 }
 
-async fn one(cluster: &Cluster, probes: &Probes, kinds: &[Kind], rng: &mut SmallRng) -> Result<Past, String> {
+impl Campaign<'_> {
+    /// Does faults until the time is over; gives them, and why it had to end before if it had.
+    pub async fn run(&self, seed: u64) -> (Vec<Past>, Option<String>) {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let (mut past, mut calm_at) = (Vec::new(), Duration::ZERO);
+        self.calm.begins();
+        while self.time() < self.lasts {
+            let rest = rng.random_range(REST);
+            if self.time() >= calm_at || self.kinds.is_empty() {
+                sleep(CALM).await;
+                calm_at = self.time() + CALM_EVERY;
+            }
+            sleep(rest).await;
+            if self.kinds.is_empty() {
+                continue;
+            }
+            match one(self, &mut rng).await {
+                Ok(fault) => past.push(fault),
+                Err(why) => return (past, Some(why)),
+            }
+        }
+        (past, None)
+    }
+
+    fn time(&self) -> Duration {
+        Duration::from_nanos(clock::now())
+    }
+}
+
+async fn one(campaign: &Campaign<'_>, rng: &mut SmallRng) -> Result<Past, String> {
+    let Campaign { cluster, probes, kinds, calm, .. } = campaign;
     let faults = draw(kinds, cluster, rng);
     let delay = rng.random_range(Duration::ZERO..Duration::from_secs(1));
     let leads = cluster.leads().await.unwrap_or_default();
     let led = |index: usize| leads.iter().position(|(_, owner)| cluster.index(*owner) == Some(index));
+    calm.ends();
     let begin = clock::now();
     let second = async {
         match faults.get(1) {
@@ -82,6 +113,7 @@ async fn one(cluster: &Cluster, probes: &Probes, kinds: &[Kind], rng: &mut Small
         gap.map_or("-".into(), |gap| gap.as_millis().to_string())
     );
     settled.map_err(|why| format!("{told}: {why}"))?;
+    calm.begins();
     let name = faults.iter().map(|fault| fault.kind.name()).collect::<Vec<_>>().join("+");
     Ok(Past { name, gap })
 }

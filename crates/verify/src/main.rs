@@ -1,14 +1,19 @@
 //! A fault campaign on real slotcast processes: clients work, nodes are killed, stopped and cut off; then every
-//! acknowledged write must be there and every key's history linearizable. `scripts/verify` builds and starts it.
+//! acknowledged write must be there, every key's history linearizable, and no cache stale. `scripts/verify` starts it.
 
+mod authors;
+mod caches;
+mod calm;
 mod campaign;
 mod client;
 mod clock;
+mod closing;
 mod cluster;
 mod connection;
 mod deadlines;
 mod disk;
 mod faults;
+mod freshness;
 mod network;
 mod node;
 mod probe;
@@ -17,6 +22,7 @@ mod report;
 mod slots;
 mod workload;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::rc::Rc;
@@ -26,13 +32,18 @@ use clap::Parser;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::LocalSet;
+use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::timeout;
 
+use crate::authors::AUTHORS;
+use crate::caches::Caches;
+use crate::calm::Calm;
+use crate::campaign::Campaign;
 use crate::client::Client;
 use crate::cluster::Cluster;
 use crate::deadlines::Tolerance;
 use crate::faults::{KINDS, Kind};
+use crate::freshness::Freshness;
 use crate::node::Launch;
 use crate::probe::Probes;
 use crate::records::Records;
@@ -79,6 +90,9 @@ struct Flags {
     /// Clients.
     #[arg(long, default_value_t = 24)]
     clients: u16,
+    /// Near caches whose reads are judged; 0: none. For a long run with emphasis on them, more, and fewer clients.
+    #[arg(long, default_value_t = 8)]
+    caches: usize,
     /// Port of the first node, or of all with --namespaces.
     #[arg(long, default_value_t = 7301)]
     port: u16,
@@ -129,26 +143,16 @@ async fn verify(flags: Flags) -> Result<bool, String> {
     println!("{} nodes serve {} shards; logs in {}", cluster.nodes.len(), leads.len(), flags.dir.display());
 
     let nodes: Rc<[_]> = cluster.addresses().into();
-    let (records, stop) = (Records::default(), Stop::default());
+    let (records, stop, calm) = (Records::default(), Stop::default(), Calm::default());
     let probes = Probes::start(&leads, &nodes, &stop);
-    let mut tasks = Vec::new();
-    for number in 0..flags.clients {
-        let client = Client::new(number, nodes.clone(), seed);
-        tasks.push(tokio::task::spawn_local(workload::work(client, records.clone(), stop.clone())));
-    }
-    for node in 0..nodes.len() {
-        let client = Client::new(flags.clients + node as u16, nodes.clone(), seed);
-        let reads = workload::read_loyally(client, node, records.clone(), stop.clone());
-        tasks.push(tokio::task::spawn_local(reads));
-    }
-    let tolerance = Tolerance::under(&kinds);
-    for number in 0..TIMED {
-        let client = Client::new(flags.clients + flags.nodes as u16 + number, nodes.clone(), seed);
-        let expiry = deadlines::watch(client, tolerance, records.clone(), stop.clone());
-        tasks.push(tokio::task::spawn_local(expiry));
-    }
+    let caches = match flags.caches {
+        0 => None,
+        count => Some(Caches::start(count, &nodes, calm.clone())?),
+    };
+    let tasks = start_clients(&flags, &nodes, seed, &kinds, caches.as_ref(), &records, &stop);
     let lasts = Duration::from_secs_f64(flags.minutes * 60.0);
-    let (past, broke_off) = campaign::run(&cluster, &probes, &kinds, seed, lasts).await;
+    let campaign = Campaign { cluster: &cluster, probes: &probes, kinds: &kinds, calm: &calm, lasts };
+    let (past, broke_off) = campaign.run(seed).await;
     if let Some(network) = &cluster.network {
         network.heal().await?;
     }
@@ -159,10 +163,60 @@ async fn verify(flags: Flags) -> Result<bool, String> {
             .map_err(|_| "a client does not come to its end")?
             .map_err(|e| e.to_string())?;
     }
-    let mut reader = Client::new(u16::MAX, nodes, seed);
-    let read = workload::read_all(&mut reader, &records).await;
-    let mut findings = records.look(|seen| Findings::of(seen, read.is_ok()));
+    let mut findings = look(&records, Client::new(u16::MAX, nodes, seed)).await;
     findings.other.extend(broke_off);
+    let freshness = match caches {
+        Some(caches) => Some(Freshness::of(caches).await),
+        None => None,
+    };
+    findings.stale.extend(freshness.iter().flat_map(Freshness::violations));
+    report::print_faults(&past);
+    print_summary(&records, &findings);
+    freshness.iter().for_each(Freshness::print);
+    if !findings.is_empty() {
+        records.look(|seen| findings.explain(seen, &flags.dir));
+        println!(
+            "\nthe nodes' logs and the histories are in {}; again with --seed {seed}",
+            flags.dir.display()
+        );
+    }
+    Ok(findings.is_empty())
+}
+
+/// All that work on the cluster until they are told to stop.
+fn start_clients(
+    flags: &Flags,
+    nodes: &Rc<[SocketAddr]>,
+    seed: u64,
+    kinds: &[Kind],
+    caches: Option<&Caches>,
+    records: &Records,
+    stop: &Stop,
+) -> Vec<JoinHandle<()>> {
+    let mut numbers = 0..;
+    let mut client = || Client::new(numbers.next().unwrap_or_default(), nodes.clone(), seed);
+    let mut tasks = Vec::new();
+    for _ in 0..flags.clients {
+        tasks.push(spawn_local(workload::work(client(), records.clone(), stop.clone())));
+    }
+    for node in 0..nodes.len() {
+        tasks.push(spawn_local(workload::read_loyally(client(), node, records.clone(), stop.clone())));
+    }
+    let tolerance = Tolerance::under(kinds);
+    for _ in 0..TIMED {
+        tasks.push(spawn_local(deadlines::watch(client(), tolerance, records.clone(), stop.clone())));
+    }
+    for (author, caches) in (0..AUTHORS).zip(std::iter::repeat(caches).flatten()) {
+        let write = authors::write(client(), author, caches.watch.clone(), records.clone(), stop.clone());
+        tasks.push(spawn_local(write));
+    }
+    tasks
+}
+
+/// What all clients saw, and what is there at the end.
+async fn look(records: &Records, mut reader: Client) -> Findings {
+    let read = workload::read_all(&mut reader, records).await;
+    let mut findings = records.look(|seen| Findings::of(seen, read.is_ok()));
     findings.other.extend(records.look(|seen| seen.untimely.clone()));
     match read {
         Ok(lost) => findings.lost.extend(lost),
@@ -172,16 +226,7 @@ async fn verify(flags: Flags) -> Result<bool, String> {
     findings
         .other
         .extend((unasked > 0).then(|| format!("{unasked} times a node sent what nobody had asked for")));
-    report::print_faults(&past);
-    print_summary(&records, &findings);
-    if !findings.is_empty() {
-        records.look(|seen| findings.explain(seen, &flags.dir));
-        println!(
-            "\nthe nodes' logs and the histories are in {}; again with --seed {seed}",
-            flags.dir.display()
-        );
-    }
-    Ok(findings.is_empty())
+    findings
 }
 
 /// The kinds asked for; those that are not possible here are named and left out.

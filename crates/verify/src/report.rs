@@ -26,6 +26,8 @@ pub struct Findings {
     pub undecided: Vec<String>,
     /// Acknowledged writes that are not there at the end.
     pub lost: Vec<String>,
+    /// What caches served or kept too long.
+    pub stale: Vec<String>,
     /// Whatever else must not be.
     pub other: Vec<String>,
 }
@@ -50,7 +52,7 @@ impl Findings {
 
     /// Whether anything is wrong.
     pub fn is_empty(&self) -> bool {
-        let lists = [&self.broken, &self.undecided, &self.lost, &self.other];
+        let lists = [&self.broken, &self.undecided, &self.lost, &self.stale, &self.other];
         lists.iter().all(|list| list.is_empty())
     }
 
@@ -65,7 +67,13 @@ impl Findings {
             println!("what else happened to it around then:");
             around(history, &proof.events).for_each(|event| println!("  {event}"));
         }
-        for (title, list) in [("lost", &self.lost), ("undecided", &self.undecided), ("also", &self.other)] {
+        let lists = [
+            ("lost", &self.lost),
+            ("undecided", &self.undecided),
+            ("stale", &self.stale),
+            ("also", &self.other),
+        ];
+        for (title, list) in lists {
             list.iter().take(SHOWN * 3).for_each(|line| println!("{title}: {line}"));
         }
         for key in self.broken.iter().chain(&self.undecided) {

@@ -97,7 +97,8 @@ pub async fn read_all(client: &mut Client, records: &Records) -> Result<Vec<Stri
     Ok(lost)
 }
 
-async fn read(client: &mut Client, key: &str) -> Result<Called, String> {
+/// Reads a key until somebody answers, or it is no use.
+pub async fn read(client: &mut Client, key: &str) -> Result<Called, String> {
     for _ in 0..ATTEMPTS {
         let called = client.call(key, &[request(&["GET", key])]).await;
         if matches!(called.outcome, Outcome::Answer(_)) {

@@ -1,0 +1,264 @@
+//! Near caches (crates/near-cache) under faults: they read the same keys again and again while authors change them, and
+//! each read is judged (`staleness`). In the end, when nobody writes any more, everything they hold is compared with
+//! what the cluster says.
+//!
+//! They live on a thread of their own, as they would in a process of their own: it is they who must notice that they
+//! have not been told anything for long.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
+
+use slotcast_near_cache::cache::{NearCache, Source};
+use slotcast_near_cache::error::Error;
+use slotcast_near_cache::options::Options;
+use slotcast_verify::staleness::{From, Judge, Moment, Read};
+use tokio::sync::oneshot;
+use tokio::task::LocalSet;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use crate::calm::Calm;
+use crate::client::Client;
+use crate::clock;
+use crate::closing::{self, Closing};
+
+/// Keys that caches read and authors write: as many as make each entry live for some reads, and be overtaken soon.
+pub const KEYS: usize = 600;
+/// How stale caches may be, in turn: tighter ones distrust a silent stream sooner.
+const BOUNDS: [Duration; 4] = [
+    Duration::from_millis(2_000),
+    Duration::from_millis(1_000),
+    Duration::from_millis(500),
+    Duration::from_millis(2_000),
+];
+/// Heartbeats: of a bound of half a second two may be late.
+const HEARTBEAT: Duration = Duration::from_millis(150);
+/// A cache reads some keys so often,
+const TICK: Duration = Duration::from_millis(5);
+/// so many: each key ten times a second.
+const AT_A_TICK: usize = 30;
+/// Reads of a cache that wait for the cluster; beyond it those are left out that would have to wait.
+const WAITING: usize = 256;
+/// If nothing has run on the thread for longer than this, the machine stood still.
+const STANDSTILL: Duration = Duration::from_millis(25);
+/// To find a cluster in good health takes less.
+const CONNECT: Duration = Duration::from_secs(30);
+
+/// The name of a key.
+pub fn name(key: usize) -> String {
+    format!("cached:{key}")
+}
+
+/// What a write of a key puts there: it says which write it was.
+pub fn value(key: usize, number: u32) -> String {
+    format!("{key}:{number}")
+}
+
+/// Which write of a key a value is of; `None`: of none.
+pub fn number(key: usize, value: Option<&[u8]>) -> Option<u32> {
+    let Some(value) = value else { return Some(0) };
+    let (of, number) = std::str::from_utf8(value).ok()?.split_once(':')?;
+    (of.parse() == Ok(key)).then(|| number.parse().ok()).flatten()
+}
+
+/// What authors and caches have in common; clones share it.
+#[derive(Clone)]
+pub struct Watch(Arc<Shared>);
+
+struct Shared {
+    judge: Mutex<Judge>,
+    calm: Calm,
+    /// How long the caches' thread stood still so far, in nanoseconds.
+    asleep: AtomicU64,
+    /// Caches are to stop reading.
+    over: AtomicBool,
+}
+
+impl Watch {
+    /// Nothing has been written or read.
+    fn new(caches: usize, calm: Calm) -> Watch {
+        let bounds = (0..caches).map(bound).collect();
+        let judge = Mutex::new(Judge::new(KEYS, bounds));
+        Watch(Arc::new(Shared { judge, calm, asleep: AtomicU64::new(0), over: AtomicBool::new(false) }))
+    }
+
+    /// The judge.
+    pub fn judge(&self) -> MutexGuard<'_, Judge> {
+        self.0.judge.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A time on the campaign's clock, as a moment.
+    pub fn moment(&self, at: u64) -> Moment {
+        Moment { at, awake: at.saturating_sub(self.asleep()) }
+    }
+
+    /// How long the caches' thread stood still so far, in nanoseconds.
+    pub fn asleep(&self) -> u64 {
+        self.0.asleep.load(Ordering::Acquire)
+    }
+
+    fn is_over(&self) -> bool {
+        self.0.over.load(Ordering::Acquire)
+    }
+}
+
+fn bound(cache: usize) -> Duration {
+    BOUNDS[cache % BOUNDS.len()]
+}
+
+/// The caches' thread.
+pub struct Caches {
+    /// What authors tell it.
+    pub watch: Watch,
+    end: oneshot::Sender<()>,
+    closing: oneshot::Receiver<Result<Closing, String>>,
+}
+
+impl Caches {
+    /// Starts so many caches in front of a cluster in good health.
+    pub fn start(count: usize, nodes: &[SocketAddr], calm: Calm) -> Result<Caches, String> {
+        let (watch, nodes) = (Watch::new(count, calm), nodes.to_vec());
+        let ((end, ended), (closed, closing)) = (oneshot::channel(), oneshot::channel());
+        let watched = watch.clone();
+        let thread = std::thread::Builder::new().name("caches".into()).spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let result = match runtime {
+                Ok(runtime) => LocalSet::new().block_on(&runtime, live(count, nodes, watched, ended)),
+                Err(error) => Err(error.to_string()),
+            };
+            let _ = closed.send(result);
+        });
+        thread.map_err(|error| error.to_string())?;
+        Ok(Caches { watch, end, closing })
+    }
+
+    /// Nobody writes any more, and no fault is left: compares what the caches hold with what the cluster says.
+    pub async fn end(self) -> Result<Closing, String> {
+        let _ = self.end.send(());
+        self.closing.await.map_err(|_| "the caches' thread has ended by itself".to_owned())?
+    }
+}
+
+async fn live(
+    count: usize,
+    nodes: Vec<SocketAddr>,
+    watch: Watch,
+    ended: oneshot::Receiver<()>,
+) -> Result<Closing, String> {
+    let seeds: Vec<String> = nodes.iter().map(SocketAddr::to_string).collect();
+    let (heart, mut caches, mut readers) = (Rc::new(Cell::new(0)), Vec::new(), Vec::new());
+    for number in 0..count {
+        let options = Options {
+            max_staleness: bound(number),
+            heartbeat: HEARTBEAT,
+            ..Options::new(seeds.iter().cloned())
+        };
+        let cache = timeout(CONNECT, NearCache::connect(options)).await;
+        let cache = cache.map_err(|_| "a cache finds no cluster")?.map_err(|error| error.to_string())?;
+        caches.push(cache.clone());
+        let (watch, heart) = (watch.clone(), heart.clone());
+        let reader =
+            Reader { number, cache, watch, heart, waiting: Rc::new(RefCell::new(vec![false; KEYS])) };
+        readers.push(tokio::task::spawn_local(reader.run()));
+    }
+    // Dropped: the campaign has come to its end before the caches could.
+    ended.await.map_err(|_| "the campaign has ended")?;
+    watch.0.over.store(true, Ordering::Release);
+    for reader in readers {
+        reader.await.map_err(|error| error.to_string())?;
+    }
+    let mut client = Client::new(u16::MAX - 1, nodes.into(), 0);
+    closing::compare(&caches, &mut client).await
+}
+
+/// One cache's reads.
+#[derive(Clone)]
+struct Reader {
+    number: usize,
+    cache: NearCache,
+    watch: Watch,
+    /// When something last ran on this thread.
+    heart: Rc<Cell<u64>>,
+    /// Keys that the cluster has been asked for.
+    waiting: Rc<RefCell<Vec<bool>>>,
+}
+
+impl Reader {
+    async fn run(self) {
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Caches begin at different places.
+        let mut key = self.number * 97;
+        while !self.watch.is_over() {
+            ticks.tick().await;
+            for _ in 0..AT_A_TICK {
+                key = (key + 1) % KEYS;
+                self.look(key).await;
+            }
+        }
+    }
+
+    /// Reads a key, which takes no time if it is served from memory; if not, others are read meanwhile.
+    async fn look(&self, key: usize) {
+        if self.waiting.borrow()[key] {
+            return;
+        }
+        let (cache, began) = (self.cache.clone(), self.now());
+        let mut read = Box::pin(async move { cache.read(name(key)).await });
+        match poll_fn(|context| Poll::Ready(read.as_mut().poll(context))).await {
+            Poll::Ready(result) => self.judge(key, began, result),
+            Poll::Pending if self.waiting.borrow().iter().filter(|waits| **waits).count() >= WAITING => {}
+            Poll::Pending => {
+                self.waiting.borrow_mut()[key] = true;
+                let reader = self.clone();
+                tokio::task::spawn_local(async move {
+                    let result = read.await;
+                    reader.waiting.borrow_mut()[key] = false;
+                    reader.judge(key, began, result);
+                });
+            }
+        }
+    }
+
+    /// The time; notes that the machine stood still, if it did.
+    fn now(&self) -> Moment {
+        let now = clock::now();
+        let before = self.heart.replace(now);
+        let gap = Duration::from_nanos(now - before);
+        if before > 0 && gap > STANDSTILL {
+            self.watch.0.asleep.fetch_add((gap - TICK).as_nanos() as u64, Ordering::AcqRel);
+        }
+        self.watch.moment(now)
+    }
+
+    fn judge(&self, key: usize, began: Moment, result: Result<(Option<impl AsRef<[u8]>>, Source), Error>) {
+        // That nobody serves it for a while is no matter of the cache's.
+        let Ok((value, source)) = result else { return };
+        let found = number(key, value.as_ref().map(AsRef::as_ref)).unwrap_or(u32::MAX);
+        let from = match source {
+            Source::Near => From::Near,
+            Source::Cluster => From::Cluster,
+            Source::Bypass => From::Bypass,
+        };
+        let calm_since = self.watch.0.calm.since();
+        self.watch.judge().read(&Read { cache: self.number, key, found, from, began, calm_since });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_tells_which_write_of_its_key_it_was() {
+        assert_eq!(number(7, Some(value(7, 12).as_bytes())), Some(12));
+        assert_eq!(number(7, None), Some(0));
+        assert_eq!(number(8, Some(value(7, 12).as_bytes())), None);
+        assert_eq!(number(7, Some(b"7:x")), None);
+    }
+}
