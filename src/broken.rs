@@ -17,19 +17,12 @@ pub enum Rule {
     ReadWithoutLease,
     /// A vote is kept in memory only.
     VoteForgotten,
-    /// A change is left out of the invalidation log: those of every thousandth entry.
+    /// A change is left out of the invalidation log: those of every hundredth entry.
     ChangeLeftOut,
     /// A subscription to the invalidation log goes on from now instead of from where it stood.
     ResumedFromNow,
     /// A node vouches for its copies although no quorum stands behind it.
     VouchedAlone,
-}
-
-impl Rule {
-    /// Whether only caches that follow the invalidation log notice.
-    pub fn concerns_caches(self) -> bool {
-        matches!(self, Rule::ChangeLeftOut | Rule::ResumedFromNow | Rule::VouchedAlone)
-    }
 }
 
 /// All of them, by the names to ask for them by.

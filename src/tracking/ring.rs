@@ -150,7 +150,7 @@ impl Ring {
     /// Notes what the entry at `index` changed.
     pub fn note<'a>(&self, index: u64, touched: impl Iterator<Item = Touched<'a>>) {
         #[cfg(feature = "broken")]
-        if index.is_multiple_of(1000) && crate::broken::breaks(crate::broken::Rule::ChangeLeftOut) {
+        if index.is_multiple_of(100) && crate::broken::breaks(crate::broken::Rule::ChangeLeftOut) {
             return;
         }
         let mut state = self.state.lock();

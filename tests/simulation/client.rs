@@ -14,8 +14,8 @@ use slotcast_wire::redirect::Redirect;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::time::{sleep, timeout};
 
+use crate::messages::{Message, Request};
 use crate::node::{Door, NODES, node_of};
-use crate::server::{Message, Request};
 use crate::trace::Trace;
 
 /// A request that is not answered within a time between these (ms) is given up, with its connection.
@@ -31,7 +31,7 @@ pub type Doors = Arc<Mutex<[Option<Door>; NODES]>>;
 pub type Cache = BTreeMap<Vec<u8>, (usize, Frame)>;
 
 /// What became of a request.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Outcome {
     /// It was done.
     Replies(Vec<Frame>),
@@ -51,7 +51,7 @@ pub struct Client {
     pub number: usize,
     pub rng: SmallRng,
     pub trace: Trace,
-    doors: Doors,
+    pub doors: Doors,
     connections: [Option<Connection>; NODES],
     at: usize,
     pub cache: Cache,

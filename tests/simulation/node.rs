@@ -17,7 +17,7 @@ use slotcast::metrics::Metrics;
 use slotcast::node::cluster::Cluster;
 use slotcast::node::cluster::options::{ClusterOptions, SeedAddress};
 use slotcast::node::cluster::shards::Factory;
-use slotcast::node::hosted::Hosted;
+use slotcast::node::hosted::{Hosted, Observers};
 use slotcast::raft::machine::{Cut, InstallError, Local, Machine, Staged, Stager};
 use slotcast::raft::state::Timing;
 use slotcast::server::invalidation::Invalidation;
@@ -25,18 +25,24 @@ use slotcast::server::notifications::Notifications;
 use slotcast::server::observed::Observed;
 use slotcast::server::publisher::Publisher;
 use slotcast::session::clients::Clients;
+use slotcast::session::context::Context;
+use slotcast::session::saves::Saves;
 use slotcast::shard::Shard;
 use slotcast::shard::upkeep::Upkeep;
 use slotcast::tracking::rings::Rings;
 use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use crate::feeding::{Followed, Stream};
 use crate::invariants::replicas::Replicas;
+use crate::invariants::staleness::Staleness;
 use crate::machines::Machines;
+use crate::messages::{Message, Request};
 use crate::network::{Network, address};
-use crate::server::{Fault, Message, Request, Server, serve};
+use crate::server::{Fault, Server, serve};
 
 /// Nodes, and shards, and copies of each.
 pub const NODES: usize = 3;
@@ -44,6 +50,8 @@ pub const NODES: usize = 3;
 const LOG_BYTES: usize = 16 << 10;
 const UPKEEP: Duration = Duration::from_millis(100);
 const CLIENT_PORT: u16 = 7001;
+/// A window so short that a cache which was away for long has missed something.
+const CONFIG: &str = "cluster-enabled yes\ncluster-seeds a:1 b:2 c:3\ninvalidation-window-seconds 2";
 
 /// The node that clients are sent to with this port.
 pub fn node_of(port: u16) -> usize {
@@ -69,6 +77,7 @@ pub struct Setup<'a> {
     pub now: u64,
     pub network: &'a Network,
     pub replicas: &'a Replicas,
+    pub staleness: &'a Staleness,
     pub machines: &'a Machines,
     pub fault: Option<Fault>,
 }
@@ -81,23 +90,13 @@ impl Node {
         let started = runtime.block_on(async {
             let start = Instant::now();
             let clock = setup.machines.clock(setup.node);
-            let config = Arc::new(Config::from_text("simulation", "").unwrap());
-            let invalidation = Arc::new(Invalidation::new(config.clone()));
-            let (told, rings, metrics) =
-                (invalidation.clone(), Arc::<Rings>::default(), Arc::<Metrics>::default());
-            let (publisher, _) = Publisher::new(config.clone(), metrics.clone(), false);
-            let notifications = Arc::new(Notifications::new(&config, Arc::new(publisher)));
-            let observed = move |shard| {
-                let (config, metrics) = (config.clone(), metrics.clone());
-                Observed::new(config, metrics, told.clone(), notifications.clone(), rings.clone(), shard)
-            };
-            let hosted = Hosted::new(Arc::new(move |shard| Arc::new(observed(shard))), clock, seed);
+            let rooms = Rooms::new();
+            let hosted = Hosted::new(rooms.observers(), clock, seed);
             let options = options(setup, seed);
             let cluster = Arc::new(Cluster::start(options, factory(setup, &hosted)).await?);
             let server = Arc::new(Server {
+                whole: Arc::new(rooms.server(setup, &hosted, &cluster)),
                 hosted,
-                invalidation,
-                clients: Clients::default(),
                 view: cluster.view(),
                 changed: cluster.changed(),
                 rng: Mutex::new(SmallRng::seed_from_u64(seed)),
@@ -157,6 +156,64 @@ impl Node {
     }
 }
 
+/// What is there before the cluster is: as in `slotcast::node`.
+struct Rooms {
+    config: Arc<Config>,
+    metrics: Arc<Metrics>,
+    invalidation: Arc<Invalidation>,
+    publisher: Arc<Publisher>,
+    rings: Arc<Rings>,
+}
+
+impl Rooms {
+    fn new() -> Rooms {
+        let config = Arc::new(Config::from_text("simulation", CONFIG).unwrap());
+        let (metrics, rings) = (Arc::<Metrics>::default(), Arc::default());
+        let invalidation = Arc::new(Invalidation::new(config.clone()));
+        let (publisher, _) = Publisher::new(config.clone(), metrics.clone(), false);
+        Rooms { config, metrics, invalidation, publisher: Arc::new(publisher), rings }
+    }
+
+    fn observers(&self) -> Observers {
+        let notifications = Arc::new(Notifications::new(&self.config, self.publisher.clone()));
+        let (config, metrics) = (self.config.clone(), self.metrics.clone());
+        let (told, rings) = (self.invalidation.clone(), self.rings.clone());
+        let observed = move |shard| {
+            let (config, metrics) = (config.clone(), metrics.clone());
+            Observed::new(config, metrics, told.clone(), notifications.clone(), rings.clone(), shard)
+        };
+        Arc::new(move |shard| Arc::new(observed(shard)))
+    }
+
+    fn server(self, setup: &Setup<'_>, hosted: &Hosted, cluster: &Cluster) -> slotcast::server::Server {
+        let me = setup.machines.owner(setup.node);
+        let context = Context {
+            me,
+            clock: setup.machines.clock(setup.node),
+            started: 0,
+            run_id: me,
+            config: self.config,
+            clients: Clients::default(),
+            metrics: self.metrics,
+            subscribers: self.publisher.subscribers().clone(),
+            tracked: self.invalidation.table().clone(),
+            saves: Saves::new(0),
+            keyspaces: hosted.keyspaces.clone(),
+            rings: self.rings,
+            homes: None,
+            cluster: Some(cluster.view()),
+        };
+        slotcast::server::Server {
+            context: Arc::new(context),
+            shards: hosted.shards.clone(),
+            invalidation: self.invalidation,
+            publisher: self.publisher,
+            routes: Some(cluster.changed()),
+            shutdown: Notify::new(),
+        }
+    }
+}
+
 /// Where clients come in. It may be that nobody lives behind it any more.
 #[derive(Clone)]
 pub struct Door {
@@ -171,6 +228,17 @@ impl Door {
         let (outgoing, messages) = unbounded_channel();
         self.handle.spawn(serve(self.server.clone(), incoming, outgoing));
         (requests, messages)
+    }
+
+    /// A new connection that is to follow the invalidation logs.
+    pub fn follow(&self) -> Stream {
+        let (requests, incoming) = unbounded_channel();
+        let (outgoing, frames) = unbounded_channel();
+        let Server { whole, machine, fault, .. } = &*self.server;
+        let (server, machine) = (whole.clone(), machine.clone());
+        let followed = Followed { server, machine, fault: *fault, requests: incoming, frames: outgoing };
+        self.handle.spawn(followed.serve());
+        Stream { requests, frames }
     }
 }
 
@@ -197,39 +265,49 @@ fn options(setup: &Setup<'_>, seed: u64) -> ClusterOptions {
 
 async fn upkeep(server: Arc<Server>) {
     let mut walks: BTreeMap<GroupId, Upkeep> = BTreeMap::new();
+    let begun = Instant::now();
     loop {
         sleep(UPKEEP).await;
         let shards = server.hosted.shards.load_full();
         for (group, shard) in shards.iter().filter(|(group, _)| server.view.load().serves(**group)) {
             walks.entry(*group).or_default().step(shard, shard.proposer().as_ref());
         }
+        let live = server.whole.context.config.live();
+        let age = live.invalidation_window_seconds.as_millis() as u64;
+        let limit = live.invalidation_window_bytes as usize;
+        server.whole.context.rings.retire(begun.elapsed().as_millis() as u64, age, limit);
     }
 }
 
 /// Makes the hosted shards' machines, each with a witness.
 fn factory(setup: &Setup<'_>, hosted: &Hosted) -> Factory {
     let (hosted, replicas, node) = (hosted.clone(), setup.replicas.clone(), setup.node);
+    let staleness = setup.staleness.clone();
     let inner = hosted.factory();
     Arc::new(move |group| {
         let machine = inner(group);
         let shard = hosted.made(group).unwrap();
         replicas.began(node, group);
-        Box::new(Witnessed { machine, shard, group, node, replicas: replicas.clone() })
+        let (replicas, staleness) = (replicas.clone(), staleness.clone());
+        Box::new(Witnessed { machine, shard, group, node, replicas, staleness })
     })
 }
 
-/// Tells the replicas' check what is applied.
+/// Tells the checks what is applied.
 struct Witnessed {
     machine: Box<dyn Machine>,
     shard: Arc<Shard>,
     group: GroupId,
     node: usize,
     replicas: Replicas,
+    staleness: Staleness,
 }
 
 impl Machine for Witnessed {
     fn apply(&mut self, index: u64, term: u64, bytes: &Bytes, local: Option<Local>) {
+        let acknowledges = local.is_some();
         self.machine.apply(index, term, bytes, local);
+        self.staleness.applied(self.group, index, &self.shard.keyspace, acknowledges);
         let mut hasher = DefaultHasher::new();
         (term, &**bytes).hash(&mut hasher);
         self.replicas.applied(self.node, self.group, index, hasher.finish(), &self.shard.keyspace);

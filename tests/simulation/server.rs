@@ -18,9 +18,7 @@ use slotcast::id::GroupId;
 use slotcast::keyspace::locked::Needs;
 use slotcast::keyspace::slot::Stamp;
 use slotcast::node::hosted::Hosted;
-use slotcast::server::invalidation::Invalidation;
 use slotcast::server::outbox::Outbox;
-use slotcast::session::clients::Clients;
 use slotcast::session::tracking::Tracking;
 use slotcast::shard::Shard;
 use slotcast::shard::piece::{Piece, PieceReply, Step};
@@ -32,12 +30,13 @@ use slotcast::tracking::backlog::Form;
 use slotcast::wal::simulated::SimulatedDisk;
 use slotcast_wire::args::OwnedArgs;
 use slotcast_wire::frame::{Frame, FrameDecoder};
-use slotcast_wire::redirect::Redirect;
 use slotcast_wire::reply::{Proto, Reply};
 use slotcast_wire::slot::slot_of;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use crate::messages::{Message, Request};
 
 /// As `cluster-park-timeout`'s default and `server::waiting::OUTCOME_TIMEOUT`.
 const PARK: Duration = Duration::from_millis(800);
@@ -56,54 +55,34 @@ pub enum Fault {
     ReadWithoutLease,
     /// A read's key is remembered for tracking after the read, outside of its lock.
     RememberedLate,
+    /// A heartbeat of the stream of invalidations says that a quorum stands behind it now, whatever the node knows.
+    HeartbeatsWithoutQuorum,
+    /// A subscription is resumed although the invalidation log does not reach back so far.
+    ResumedOverGap,
 }
 
 impl Fault {
     /// All of them, by name.
-    pub const ALL: [(&str, Fault); 3] = [
+    pub const ALL: [(&str, Fault); 5] = [
         ("acknowledged-early", Fault::AcknowledgedEarly),
         ("read-without-lease", Fault::ReadWithoutLease),
         ("remembered-late", Fault::RememberedLate),
+        ("heartbeats-without-quorum", Fault::HeartbeatsWithoutQuorum),
+        ("resumed-over-gap", Fault::ResumedOverGap),
     ];
 }
 
 /// What the connections of a node share.
 pub struct Server {
+    /// The server's own state: who listens to what, and the invalidation logs.
+    pub whole: Arc<slotcast::server::Server>,
     pub hosted: Hosted,
-    pub invalidation: Arc<Invalidation>,
-    pub clients: Clients,
     pub view: Arc<ArcSwap<View>>,
     pub changed: watch::Receiver<u64>,
     pub rng: Mutex<SmallRng>,
     pub fault: Option<Fault>,
     /// What it runs on: a process that has died there sends nothing more.
     pub machine: SimulatedDisk,
-}
-
-/// What a client sends. All keys of a request are in one slot.
-#[derive(Clone, Debug)]
-pub enum Request {
-    /// Commands, one behind the other.
-    Commands(Vec<OwnedArgs>),
-    /// WATCH.
-    Watch(Vec<u8>),
-    /// MULTI, these, EXEC.
-    Transaction(Vec<OwnedArgs>),
-}
-
-/// What a client is sent.
-#[derive(Clone, Debug)]
-pub enum Message {
-    /// The replies to the request.
-    Replies(Vec<Frame>),
-    /// It belongs elsewhere.
-    Redirect(Redirect),
-    /// Nobody leads the slot; nothing was done.
-    Down,
-    /// Nobody knows what became of it.
-    Uncertain,
-    /// A push: this key has changed; `None`: any may have.
-    Invalidate(Option<Vec<u8>>),
 }
 
 struct Connection {
@@ -113,6 +92,8 @@ struct Connection {
     /// This connection's own: it knows which changes of the routes it has seen.
     changed: watch::Receiver<u64>,
     watched: Vec<(Box<[u8]>, Stamp)>,
+    /// The request at hand is to be answered with stamps, and not tracked.
+    stamped: bool,
     until: Instant,
 }
 
@@ -130,17 +111,17 @@ pub async fn serve(
     messages: UnboundedSender<Message>,
 ) {
     let nowhere = ([127, 0, 0, 1], 0).into();
-    let client = server.clients.register(nowhere, nowhere, 0);
+    let (clients, invalidation) = (&server.whole.context.clients, &server.whole.invalidation);
+    let client = clients.register(nowhere, nowhere, 0);
     let outbox = Arc::new(Outbox::new(client.clone()));
-    server
-        .invalidation
-        .follow(&outbox, &Tracking { on: true, ..Tracking::default() }, Proto::Resp3, |_| None);
+    invalidation.follow(&outbox, &Tracking { on: true, ..Tracking::default() }, Proto::Resp3, |_| None);
     let mut connection = Connection {
         server: server.clone(),
         author: client.id,
         outbox,
         changed: server.changed.clone(),
         watched: Vec::new(),
+        stamped: false,
         until: Instant::now(),
     };
     loop {
@@ -160,8 +141,8 @@ pub async fn serve(
         let _ = messages.send(answer);
         connection.push(&messages);
     }
-    server.invalidation.close(client.id);
-    server.clients.forget(client.id);
+    invalidation.close(client.id);
+    clients.forget(client.id);
 }
 
 impl Connection {
@@ -188,8 +169,10 @@ impl Connection {
         self.until = Instant::now() + PARK;
         let slot = match request {
             Request::Watch(key) => slot_of(key),
-            Request::Commands(all) | Request::Transaction(all) => slot_of(all.first()?.as_args().at(1)),
+            request => slot_of(request.commands().first()?.as_args().at(1)),
         };
+        self.stamped = matches!(request, Request::Stamped { .. });
+        let anywhere = matches!(request, Request::Stamped { anywhere: true, .. });
         // EXEC ends what WATCH began, whatever comes of it.
         let watched = match request {
             Request::Transaction(_) => std::mem::take(&mut self.watched),
@@ -197,7 +180,7 @@ impl Connection {
         };
         let mut confirmed = None;
         loop {
-            let shard = match self.shard_of(slot, &mut confirmed).await {
+            let shard = match self.shard_of(slot, anywhere, &mut confirmed).await {
                 Ok(shard) => shard,
                 Err(Halt::Again) => continue,
                 Err(Halt::Answer(message)) => return Some(message),
@@ -206,11 +189,11 @@ impl Connection {
             let leased = confirmed != Some(shard.id);
             let done = match request {
                 Request::Watch(key) => self.watch(&shard, key, leased).await,
-                Request::Commands(all) if all.iter().all(|args| !is_write(args)) => {
-                    self.read(&shard, all, leased).await
-                }
-                Request::Commands(all) => self.write(&shard, all).await,
                 Request::Transaction(all) => self.execute(&shard, all, &watched, leased).await,
+                request => match request.commands() {
+                    all if all.iter().all(|args| !is_write(args)) => self.read(&shard, all, leased).await,
+                    all => self.write(&shard, all).await,
+                },
             };
             // It was not taken: this node does not lead, whatever it has heard so far.
             let done = if matches!(done, Halt::Again) { self.park().await } else { done };
@@ -222,13 +205,22 @@ impl Connection {
         }
     }
 
-    /// The shard that serves a slot here and whose leadership is certain now.
-    async fn shard_of(&mut self, slot: u16, confirmed: &mut Option<GroupId>) -> Result<Arc<Shard>, Halt> {
+    /// The shard that serves a slot here and whose leadership is certain now; if `anywhere`, any copy of it, however old.
+    async fn shard_of(
+        &mut self,
+        slot: u16,
+        anywhere: bool,
+        confirmed: &mut Option<GroupId>,
+    ) -> Result<Arc<Shard>, Halt> {
         let view = self.server.view.load_full();
-        let group = match route(&view, slot, false) {
+        let group = match route(&view, slot, anywhere) {
             Route::Lead(group) => group,
+            Route::Follow(group) => {
+                *confirmed = Some(group);
+                group
+            }
             Route::Redirect(redirect) => return Err(Halt::Answer(Message::Redirect(redirect))),
-            Route::Park | Route::Follow(_) => return Err(self.park().await),
+            Route::Park => return Err(self.park().await),
         };
         let Some(shard) = self.server.hosted.shards.load().get(&group).cloned() else {
             return Err(self.park().await);
@@ -258,8 +250,8 @@ impl Connection {
             now,
             seed,
             author: Some(self.author),
-            tracking: true,
-            stamped: false,
+            tracking: !self.stamped,
+            stamped: self.stamped,
             index: None,
             here: true,
         }
@@ -271,13 +263,13 @@ impl Connection {
         self.stall().await;
         for request in requests {
             let Some((command, needs)) = resolve(request) else { return Halt::Close };
-            let occasion = Occasion { tracking: !late, ..self.occasion(shard) };
+            let occasion = Occasion { tracking: !late && !self.stamped, ..self.occasion(shard) };
             shard.read((command, request.as_args()), &needs, occasion, &mut reply(&mut bytes));
         }
         self.stall().await;
-        if late {
+        if late && !self.stamped {
             requests.iter().for_each(|request| {
-                self.server.invalidation.remember(shard.id, self.author, request.as_args().at(1))
+                self.server.whole.invalidation.remember(shard.id, self.author, request.as_args().at(1))
             });
         }
         match self.is_current(shard, leased) {
@@ -373,8 +365,8 @@ impl Connection {
         let (reply, outcome) = oneshot::channel();
         let piece = Piece {
             author: Some(self.author),
-            tracking: true,
-            stamped: false,
+            tracking: !self.stamped,
+            stamped: self.stamped,
             proto: Proto::Resp3,
             steps,
             reply,
@@ -403,7 +395,8 @@ fn lease_is_valid(shard: &Shard) -> bool {
     shard.proposer().is_some_and(|proposer| proposer.lease().is_valid(Instant::now()))
 }
 
-fn frames(mut bytes: &[u8]) -> Vec<Frame> {
+/// The frames that were written.
+pub fn frames(mut bytes: &[u8]) -> Vec<Frame> {
     let (mut decoder, mut frames) = (FrameDecoder::default(), Vec::new());
     while let Ok((taken, Some(frame))) = decoder.decode(bytes) {
         frames.push(frame);

@@ -10,8 +10,10 @@ use crate::entropy;
 use crate::faults::Faults;
 use crate::invariants::health::{PATIENCE, recover};
 use crate::invariants::linearizable::Pair;
-use crate::invariants::{acknowledged, caches, expiry, linearizable, replicas};
+use crate::invariants::staleness::{Counts, Weather};
+use crate::invariants::{acknowledged, caches, expiry, linearizable, near, replicas};
 use crate::machines::Durability;
+use crate::near::{KINDS, Near, follow, keep_using};
 use crate::node::NODES;
 use crate::server::Fault;
 use crate::trace::Trace;
@@ -20,6 +22,8 @@ use crate::world::World;
 
 /// How long things go wrong (ms).
 pub const CHAOS: u64 = 5_000;
+/// Between two faults, or behind them, caches are right at once; and so long (ms) that is looked at.
+const CALM: u64 = 500;
 /// Long enough for every key's time to live to be over, every push to arrive, every write to be on the disks (ms).
 const REST: u64 = 1_200;
 
@@ -31,7 +35,11 @@ pub fn tell(seed: u64, fault: Option<Fault>, trace: &Trace) -> Result<String, St
     let summary = live(&mut world, seed);
     match summary.filter(|_| trace.violations().is_empty()) {
         Some(summary) => Ok(format!("seed {seed}: trace {:016x}, {} ms, {summary}", trace.hash(), world.now)),
-        None => Err(format!("{}\n{}", trace.tail(), trace.violations().join("\n"))),
+        None => {
+            let violations: String =
+                trace.violations().iter().map(|what| format!("VIOLATION: {what}\n")).collect();
+            Err(format!("{}\n{violations}", trace.tail()))
+        }
     }
 }
 
@@ -43,8 +51,18 @@ fn live(world: &mut World, seed: u64) -> Option<String> {
     let workers = (0..CLIENTS).map(|number| world.spawn(work(client(number), records.clone(), stop.clone())));
     let readers = (CLIENTS..CLIENTS + NODES)
         .map(|number| world.spawn(read_loyally(client(number), records.clone(), stop.clone())));
-    let clients: Vec<_> = workers.chain(readers).collect();
+    let caches: Vec<Near> = (0..KINDS.len())
+        .map(|number| Near::new(number, world.staleness.clone(), world.doors.clone(), world.trace.clone()))
+        .collect();
+    let users = caches.iter().map(|near| {
+        world.spawn(follow(near.clone(), seed));
+        world.spawn(keep_using(near.clone(), client(40 + near.number), records.clone(), stop.clone()))
+    });
+    let clients: Vec<_> = workers.chain(readers).chain(users).collect();
 
+    world.staleness.set_weather(Weather::Calm);
+    world.step_until(CALM, |_| false);
+    world.staleness.set_weather(Weather::Storm);
     let mut faults = Faults::new(seed);
     let end = world.now + CHAOS;
     while world.now < end {
@@ -52,10 +70,13 @@ fn live(world: &mut World, seed: u64) -> Option<String> {
         world.step();
     }
     world.trace.note("all is mended".into());
+    world.staleness.set_weather(Weather::Mended);
     faults.heal(world);
     let recovery = recover(world, seed)?;
     let mended = world.now;
-    world.step_until(1_000, |_| false);
+    world.step_until(CALM, |_| false);
+    world.staleness.set_weather(Weather::Calm);
+    world.step_until(CALM, |_| false);
     stop.store(true, Ordering::Relaxed);
     let mut idle = Vec::new();
     for client in clients {
@@ -66,7 +87,8 @@ fn live(world: &mut World, seed: u64) -> Option<String> {
     }
     world.step_until(REST, |_| false);
     expiry::check(world);
-    let caches = caches::check(world, idle, seed);
+    let tracked = caches::check(world, idle, seed);
+    let near = near::check(world, &caches, seed);
     let after = lose_all_power(world, seed)?;
     acknowledged::check(world, &records, seed);
     replicas::check(world);
@@ -75,10 +97,25 @@ fn live(world: &mut World, seed: u64) -> Option<String> {
     let ((calls, unknown), (installed, compared)) = (records.counts(), world.replicas.counts());
     Some(format!(
         "{} faults, {calls} calls ({unknown} without an answer), {} leaderships, {installed} snapshots, \
-         {compared} digests, {caches} cached values, healthy after {recovery} ms, {after}",
+         {compared} digests, {tracked} tracked values, {near} near, {}, healthy after {recovery} ms, {after}",
         faults.count,
         world.leaders.count(),
+        told(world, &caches),
     ))
+}
+
+/// What near caches have been through.
+fn told(world: &World, caches: &[Near]) -> String {
+    let Counts { overtaken, served, stale, longest, needless } = world.staleness.counts();
+    let starts = caches.iter().fold([0; 4], |sum, near| {
+        let starts = *near.starts.lock();
+        std::array::from_fn(|kind| sum[kind] + starts[kind])
+    });
+    let [resumed, fresh, flushed, not_served] = starts;
+    format!(
+        "{overtaken} overtaken, {served} served, {stale} of them late by up to {longest} ms, {needless} dropped \
+         needlessly, {resumed} resumed, {fresh} fresh, {flushed} flushed, {not_served} not served"
+    )
 }
 
 /// All machines die at once. That is the last thing in every other run whose nodes keep anything; all writes are old

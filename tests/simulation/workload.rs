@@ -11,8 +11,8 @@ use slotcast_wire::slot::slot_of;
 
 use crate::client::{Client, Outcome};
 use crate::invariants::linearizable::{Field, Op, Timed};
+use crate::messages::Request;
 use crate::node::NODES;
-use crate::server::Request;
 use slotcast_verify::linearizability::Call;
 
 /// Objects that all clients work on.
@@ -65,6 +65,11 @@ impl Records {
 /// The key of an object's field.
 pub fn key(object: usize, field: Field) -> String {
     format!("{{o{object}}}{field}")
+}
+
+/// All of these.
+pub fn object_keys() -> impl Iterator<Item = String> {
+    (0..OBJECTS).flat_map(|object| (0..2).map(move |field| key(object, field)))
 }
 
 fn kept_key(client: usize, number: i64) -> String {
@@ -131,6 +136,28 @@ pub async fn read_all(client: &mut Client, records: &Records) -> Vec<(String, i6
         }
     }
     lost
+}
+
+/// A write of a client that keeps a cache, with stamps: its value and the reply, if there was one.
+pub async fn set_stamped(
+    client: &mut Client,
+    records: &Records,
+    (object, field): (usize, Field),
+) -> (String, Outcome) {
+    let (value, ttl) = (records.value(), client.rng.random_ratio(1, 4).then(|| client.rng.random_range(TTL)));
+    let text = value.to_string();
+    let name = key(object, field);
+    let mut words = vec!["SET", &name, &text];
+    let ttl_text = ttl.map(|ttl| ttl.to_string());
+    if let Some(ttl) = &ttl_text {
+        words.extend(["PX", ttl.as_str()]);
+    }
+    let request = Request::Stamped { command: command(&words), anywhere: false };
+    let (moment, now) = (client.trace.moment(), client.trace.now());
+    let outcome = client.request(&request).await;
+    Worker { client, records, object }
+        .record(&request, (moment, now), outcome.clone(), |_| vec![Op::Set { field, value, ttl }]);
+    (text, outcome)
 }
 
 struct Worker<'a> {
@@ -278,7 +305,8 @@ impl Worker<'_> {
     }
 }
 
-fn command(words: &[&str]) -> OwnedArgs {
+/// A request's words.
+pub fn command(words: &[&str]) -> OwnedArgs {
     words.iter().collect()
 }
 

@@ -14,13 +14,14 @@ use tokio::time::{Instant, sleep_until};
 use crate::client::Doors;
 use crate::invariants::leaders::Leaders;
 use crate::invariants::replicas::Replicas;
+use crate::invariants::staleness::Staleness;
 use crate::invariants::votes::Votes;
 use crate::machines::{Durability, Machines};
 use crate::network::Network;
 use crate::node::{NODES, Node, Setup};
 use crate::server::Fault;
 use crate::trace::Trace;
-use crate::workload::slots;
+use crate::workload::{object_keys, slots};
 
 /// See the module's documentation.
 pub struct World {
@@ -28,6 +29,7 @@ pub struct World {
     pub trace: Trace,
     pub doors: Doors,
     pub replicas: Replicas,
+    pub staleness: Staleness,
     pub leaders: Leaders,
     pub network: Network,
     votes: Votes,
@@ -55,6 +57,7 @@ impl World {
         let mut world = World {
             now: 0,
             replicas: Replicas::new(trace.clone(), slots()),
+            staleness: Staleness::new(trace.clone(), object_keys()),
             trace,
             doors: Doors::default(),
             leaders: Leaders::default(),
@@ -154,6 +157,7 @@ impl World {
             now: self.now,
             network: &self.network,
             replicas: &self.replicas,
+            staleness: &self.staleness,
             machines: &self.machines,
             fault: self.fault,
         };

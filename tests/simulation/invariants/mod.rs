@@ -6,5 +6,7 @@ pub mod expiry;
 pub mod health;
 pub mod leaders;
 pub mod linearizable;
+pub mod near;
 pub mod replicas;
+pub mod staleness;
 pub mod votes;
