@@ -8,13 +8,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use openraft::AnyError;
 use openraft::errors::{RPCError, Unreachable};
-use openraft::raft::AppendEntriesRequest;
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse};
 use parking_lot::Mutex;
 use tokio::time::{Instant, timeout};
 
 use crate::bus::Bus;
 use crate::bus::call::{Lane, Peer, PendingAnswer};
 use crate::id::{GroupId, MemberId};
+use crate::raft::freshness::Mark;
 use crate::raft::lease::Lease;
 use crate::raft::types::TypeConfig;
 use crate::raft::wire::{self, Address, Answer, Message, RAFT_SERVICE};
@@ -32,6 +33,8 @@ pub struct Outside {
     pub member: MemberId,
     /// This member's lease, if it leads.
     pub lease: Lease,
+    /// The last that each member has said of its clock; one a member, so there are few.
+    pub marks: Mutex<BTreeMap<MemberId, Mark>>,
     /// Entries before this index are wanted away: a follower that needs them gets a snapshot.
     pub floor: AtomicU64,
     /// Snapshots being sent or just sent, by number: the log after them must stay.
@@ -72,7 +75,16 @@ impl Client {
 
     /// An append request, with what the leader knows of itself.
     pub fn append(&self, request: AppendEntriesRequest<TypeConfig>) -> Message {
-        Message::Append { request, leased: self.outside.lease.is_valid(Instant::now()) }
+        let leased = self.outside.lease.is_valid(Instant::now());
+        let mark = || self.outside.marks.lock().get(&self.target).copied();
+        Message::Append { request, under_lease: leased.then(mark).flatten() }
+    }
+
+    /// The answer to an append.
+    pub fn appended(&self, answer: Answer) -> Result<AppendEntriesResponse<TypeConfig>, AnyError> {
+        let Answer::Append(response, mark) = answer else { return Err(unexpected(answer)) };
+        self.outside.marks.lock().insert(self.target, mark);
+        Ok(response)
     }
 
     /// Sends a message and waits for its answer.

@@ -93,7 +93,7 @@ mod tests {
                 entries: vec![],
                 leader_commit: None,
             },
-            leased: false,
+            under_lease: None,
         };
         let doubt = Doubt { term: 7, source: Some((12, Instant::now())) };
         assert_eq!(doubt.objection(&append(7)), Some(Vote::new(8, NOBODY)));

@@ -3,6 +3,10 @@
 //! A leader whose lease was valid at some moment had, by then, committed all that anybody had committed. It says so in
 //! each append request, with the index; once the follower has applied that much its state is as new as that request.
 //! A leader that is cut off with its followers loses its lease, so they grow old together.
+//!
+//! When a request comes says nothing about when it was sent: a follower that was stopped finds old ones in its socket. So
+//! each answer carries a [`Mark`] of the follower's own clock, and the leader returns the last one it has seen: the request
+//! was sent after that.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -14,27 +18,48 @@ use tokio::time::Instant;
 #[derive(Debug)]
 pub struct Freshness {
     start: Instant,
+    /// Differs from the earlier lives of this member, whose clocks began at other times.
+    life: u64,
     /// Microseconds after `start` (and one more) at which the state was as new as the leader's; 0: never.
     as_of: AtomicU64,
     promised: Mutex<Option<Promise>>,
+}
+
+/// A moment on a follower's clock, which means something only to itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// Which clock.
+    pub life: u64,
+    /// Microseconds, and one more.
+    pub at: u64,
 }
 
 /// At this moment the leader had committed so much, and not all of it was applied here.
 #[derive(Clone, Copy, Debug)]
 struct Promise {
     commit: u64,
-    at: Instant,
+    /// As in a [`Mark`].
+    at: u64,
 }
 
 impl Freshness {
-    /// Of a state that may be as old as you like.
-    pub fn new(now: Instant) -> Freshness {
-        Freshness { start: now, as_of: AtomicU64::new(0), promised: Mutex::default() }
+    /// Of a state that may be as old as you like. `life`: random.
+    pub fn new(now: Instant, life: u64) -> Freshness {
+        Freshness { start: now, life, as_of: AtomicU64::new(0), promised: Mutex::default() }
     }
 
-    /// A leader under its lease has said, in a request that came `at` this moment, how much is committed; so much is
-    /// applied here now.
-    pub(in crate::raft) fn told(&self, commit: u64, applied: u64, at: Instant) {
+    /// What an answer that leaves now is to carry.
+    pub(in crate::raft) fn mark(&self, now: Instant) -> Mark {
+        Mark { life: self.life, at: now.saturating_duration_since(self.start).as_micros() as u64 + 1 }
+    }
+
+    /// A leader under its lease has said how much was committed, in a request that it sent after it had seen `mark`; so
+    /// much is applied here now.
+    pub(in crate::raft) fn told(&self, commit: u64, applied: u64, mark: Mark) {
+        if mark.life != self.life {
+            return;
+        }
+        let at = mark.at;
         let mut promised = self.promised.lock();
         if let Some(promise) = promised.take_if(|promise| promise.commit <= applied) {
             self.extend(promise.at);
@@ -57,8 +82,7 @@ impl Freshness {
         self.as_of().is_some_and(|as_of| now.saturating_duration_since(as_of) <= limit)
     }
 
-    fn extend(&self, at: Instant) {
-        let at = at.saturating_duration_since(self.start).as_micros() as u64 + 1;
+    fn extend(&self, at: u64) {
         self.as_of.fetch_max(at, Ordering::Release);
     }
 }
@@ -72,16 +96,19 @@ mod tests {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
         let within = |freshness: &Freshness, now| freshness.is_within(Duration::from_millis(100), at(now));
-        let freshness = Freshness::new(start);
+        let freshness = Freshness::new(start, 1);
+        let told = |commit, applied, ms| freshness.told(commit, applied, freshness.mark(at(ms)));
         assert!(!within(&freshness, 0), "it has never heard of a leader");
-        freshness.told(5, 5, at(10));
+        told(5, 5, 10);
         assert!(within(&freshness, 110));
         assert!(!within(&freshness, 111));
-        freshness.told(9, 7, at(50));
-        freshness.told(12, 8, at(100));
+        told(9, 7, 50);
+        told(12, 8, 100);
         assert!(!within(&freshness, 120), "what was committed then is not applied yet");
-        freshness.told(13, 10, at(120));
+        told(13, 10, 120);
         assert!(within(&freshness, 150), "entry 9 is applied: as new as at 50");
         assert!(!within(&freshness, 151));
+        freshness.told(10, 10, Freshness::new(start, 2).mark(at(200)));
+        assert!(!within(&freshness, 200), "an earlier life's clock");
     }
 }

@@ -100,6 +100,7 @@ impl Groups {
             cuts: Mutex::default(),
             transfers: AtomicU64::new(0),
             lease: Lease::new(Instant::now()),
+            marks: Mutex::default(),
         });
         let network = Factory(outside.clone());
         let dir = options.snapshots.clone().map(|disk| SnapshotDir::new(disk, options.group, options.member));

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::id::MemberId;
-use crate::raft::freshness::Freshness;
+use crate::raft::freshness::{Freshness, Mark};
 use crate::raft::kept::Kept;
 use crate::raft::machine::{MAX_SNAPSHOT_CHUNK, Staged, Stager};
 use crate::raft::snapshot_file::{Finished, SnapshotError, Unfinished};
@@ -62,14 +62,14 @@ impl Inbox {
     /// An empty one.
     pub fn new(stager: Stager, kept: Arc<Kept>) -> Inbox {
         let now = Instant::now();
-        let (freshness, heard) = (Freshness::new(now), Mutex::new(now));
+        let (freshness, heard) = (Freshness::new(now, rand::random()), Mutex::new(now));
         Inbox { incoming: Mutex::default(), disk: Mutex::default(), freshness, heard, stager, kept }
     }
 
     /// Answers a message.
     pub async fn answer(&self, raft: &Raft<TypeConfig, Adapter>, message: Message) -> Answer {
         let answered = match message {
-            Message::Append { request, leased } => self.append(raft, request, leased).await,
+            Message::Append { request, under_lease } => self.append(raft, request, under_lease).await,
             Message::Vote(request) => raft.vote(request).await.map(Answer::Vote).map_err(stopped),
             Message::PreVote(request) => raft.pre_vote(request).await.map(Answer::Vote).map_err(stopped),
             Message::Flush(_) => Err("a question for the log".into()),
@@ -94,20 +94,20 @@ impl Inbox {
         &self,
         raft: &Raft<TypeConfig, Adapter>,
         request: AppendEntriesRequest<TypeConfig>,
-        leased: bool,
+        under_lease: Option<Mark>,
     ) -> Result<Answer, String> {
-        let (at, commit) = (Instant::now(), request.leader_commit.filter(|_| leased));
+        let promised = request.leader_commit.zip(under_lease);
         let response = raft.append_entries(request).await.map_err(stopped)?;
         let taken =
             matches!(response, AppendEntriesResponse::Success | AppendEntriesResponse::PartialSuccess(_));
         if taken {
             *self.heard.lock() = Instant::now();
         }
-        if let Some(commit) = commit.filter(|_| taken) {
+        if let Some((commit, mark)) = promised.filter(|_| taken) {
             let applied = raft.metrics().borrow_watched().last_applied.map_or(0, |id| id.index);
-            self.freshness.told(commit.index, applied, at);
+            self.freshness.told(commit.index, applied, mark);
         }
-        Ok(Answer::Append(response))
+        Ok(Answer::Append(response, self.freshness.mark(Instant::now())))
     }
 
     /// When the last message of a leader was taken; its lease ends no later than counted from then.

@@ -87,7 +87,8 @@ impl Inside {
                 Answer::Refused("this member's log may lack its end: it waits for the others".into())
             }
             false if let Some(vote) = self.doubt.lock().and_then(|doubt| doubt.objection(&message)) => {
-                Answer::Append(AppendEntriesResponse::HigherVote(vote))
+                let mark = self.inbox.freshness.mark(Instant::now());
+                Answer::Append(AppendEntriesResponse::HigherVote(vote), mark)
             }
             false if let Message::Flush(index) = message => match self.log.is_on_disk(index).await {
                 true => Answer::Accepted,

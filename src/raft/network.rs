@@ -76,11 +76,8 @@ impl RaftNetworkV2<TypeConfig> for Client {
         request: AppendEntriesRequest<TypeConfig>,
         option: RPCOption,
     ) -> RpcResult<AppendEntriesResponse<TypeConfig>> {
-        match self.call(self.lane, &self.append(request), option.hard_ttl()).await {
-            Ok(Answer::Append(response)) => Ok(response),
-            Ok(answer) => Err(unreachable(unexpected(answer))),
-            Err(error) => Err(unreachable(error)),
-        }
+        let answer = self.call(self.lane, &self.append(request), option.hard_ttl()).await;
+        answer.and_then(|answer| self.appended(answer)).map_err(unreachable)
     }
 
     fn stream_append<'s, S>(

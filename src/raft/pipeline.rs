@@ -16,9 +16,8 @@ use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, StreamAppendEr
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::bus::call::{Lane, PendingAnswer};
-use crate::raft::client::{Client, RpcResult, understood, unexpected, unreachable};
+use crate::raft::client::{Client, RpcResult, understood, unreachable};
 use crate::raft::types::{LogId, TypeConfig};
-use crate::raft::wire::Answer;
 
 /// Append requests under way to one follower.
 const WINDOW: usize = 8;
@@ -102,9 +101,9 @@ impl<'s, S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin> Pipeline<'s
         self.bytes -= front.bytes;
         self.sent.pop_front();
         let answer = answered.map_err(|error| AnyError::new(&error)).and_then(understood);
+        let answer = answer.and_then(|answer| self.client.appended(answer));
         Poll::Ready(Some(match answer {
-            Ok(Answer::Append(response)) => stream_result(response, prev, last),
-            Ok(answer) => Err(unreachable(unexpected(answer))),
+            Ok(response) => stream_result(response, prev, last),
             Err(error) => Err(unreachable(error)),
         }))
     }

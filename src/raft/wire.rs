@@ -15,6 +15,7 @@ use crate::raft::encoding::{
     Malformed, counted, existing_log_id, log_id, membership, put_log_id, put_membership, put_snapshot_meta,
     put_vote, snapshot_meta, vote,
 };
+use crate::raft::freshness::Mark;
 use crate::raft::proposal::Proposal;
 use crate::raft::types::{Entry, SnapshotMeta, TypeConfig, Vote};
 
@@ -42,8 +43,8 @@ pub enum Message {
     Append {
         /// openraft's.
         request: AppendEntriesRequest<TypeConfig>,
-        /// The leader's lease was valid when it was sent.
-        leased: bool,
+        /// The leader's lease was valid when it was sent, and this was the last it had seen of the receiver's clock.
+        under_lease: Option<Mark>,
     },
     /// Vote for me.
     Vote(VoteRequest<TypeConfig>),
@@ -78,8 +79,8 @@ pub enum Message {
 /// An answer.
 #[derive(Debug)]
 pub enum Answer {
-    /// To an append.
-    Append(AppendEntriesResponse<TypeConfig>),
+    /// To an append, and when it was given.
+    Append(AppendEntriesResponse<TypeConfig>, Mark),
     /// To a vote or pre-vote.
     Vote(VoteResponse<TypeConfig>),
     /// The snapshot is installed, or this vote is higher.
@@ -108,9 +109,12 @@ pub fn encode(to: Address, message: &Message) -> Bytes {
         out.put_u64(to.member);
     };
     match message {
-        Message::Append { request, leased } => {
+        Message::Append { request, under_lease } => {
             head(APPEND);
-            out.put_u8(u8::from(*leased));
+            out.put_u8(u8::from(under_lease.is_some()));
+            if let Some(mark) = under_lease {
+                put_mark(&mut out, *mark);
+            }
             put_append(&mut out, request);
         }
         Message::Vote(request) => {
@@ -166,8 +170,11 @@ pub fn decode(mut input: Bytes) -> Result<(Address, Message), Malformed> {
     let to = Address { group: GroupId(input.try_get_u32()?), member: input.try_get_u64()? };
     let message = match kind {
         APPEND => {
-            let leased = input.try_get_u8()? != 0;
-            Message::Append { request: append(&mut input)?, leased }
+            let under_lease = match input.try_get_u8()? {
+                0 => None,
+                _ => Some(mark(&mut input)?),
+            };
+            Message::Append { request: append(&mut input)?, under_lease }
         }
         VOTE => Message::Vote(vote_request(&mut input)?),
         PRE_VOTE => Message::PreVote(vote_request(&mut input)?),
@@ -199,15 +206,9 @@ pub fn decode(mut input: Bytes) -> Result<(Address, Message), Malformed> {
 pub fn encode_answer(answer: &Answer) -> Bytes {
     let mut out = BytesMut::with_capacity(48);
     match answer {
-        Answer::Append(AppendEntriesResponse::Success) => out.put_u8(0),
-        Answer::Append(AppendEntriesResponse::PartialSuccess(upto)) => {
-            out.put_u8(1);
-            put_log_id(&mut out, upto.as_ref());
-        }
-        Answer::Append(AppendEntriesResponse::Conflict) => out.put_u8(2),
-        Answer::Append(AppendEntriesResponse::HigherVote(vote)) => {
-            out.put_u8(3);
-            put_vote(&mut out, vote);
+        Answer::Append(response, mark) => {
+            put_appended(&mut out, response);
+            put_mark(&mut out, *mark);
         }
         Answer::Vote(response) => {
             out.put_u8(4);
@@ -228,13 +229,42 @@ pub fn encode_answer(answer: &Answer) -> Bytes {
     out.freeze()
 }
 
+fn put_appended(out: &mut BytesMut, response: &AppendEntriesResponse<TypeConfig>) {
+    match response {
+        AppendEntriesResponse::Success => out.put_u8(0),
+        AppendEntriesResponse::PartialSuccess(upto) => {
+            out.put_u8(1);
+            put_log_id(out, upto.as_ref());
+        }
+        AppendEntriesResponse::Conflict => out.put_u8(2),
+        AppendEntriesResponse::HigherVote(vote) => {
+            out.put_u8(3);
+            put_vote(out, vote);
+        }
+    }
+}
+
+fn put_mark(out: &mut BytesMut, mark: Mark) {
+    out.put_u64(mark.life);
+    out.put_u64(mark.at);
+}
+
+fn mark(input: &mut Bytes) -> Result<Mark, Malformed> {
+    Ok(Mark { life: input.try_get_u64()?, at: input.try_get_u64()? })
+}
+
 /// An answer out of bytes.
 pub fn decode_answer(mut input: Bytes) -> Result<Answer, Malformed> {
     Ok(match input.try_get_u8()? {
-        0 => Answer::Append(AppendEntriesResponse::Success),
-        1 => Answer::Append(AppendEntriesResponse::PartialSuccess(log_id(&mut input)?)),
-        2 => Answer::Append(AppendEntriesResponse::Conflict),
-        3 => Answer::Append(AppendEntriesResponse::HigherVote(vote(&mut input)?)),
+        kind @ 0..=3 => {
+            let response = match kind {
+                0 => AppendEntriesResponse::Success,
+                1 => AppendEntriesResponse::PartialSuccess(log_id(&mut input)?),
+                2 => AppendEntriesResponse::Conflict,
+                _ => AppendEntriesResponse::HigherVote(vote(&mut input)?),
+            };
+            Answer::Append(response, mark(&mut input)?)
+        }
         4 => {
             let (vote, granted) = (vote(&mut input)?, input.try_get_u8()? != 0);
             Answer::Vote(VoteResponse::new(vote, log_id(&mut input)?, granted))
@@ -322,6 +352,7 @@ mod tests {
     use crate::raft::types::{LogId, Membership, StoredMembership};
     use proptest::prelude::*;
 
+    const MARK: Mark = Mark { life: 7, at: 8 };
     const TO: Address = Address { group: GroupId(3), member: 77 };
 
     fn id(term: u64, index: u64) -> LogId {
@@ -368,7 +399,7 @@ mod tests {
                     entries,
                     leader_commit: None,
                 },
-                leased: true,
+                under_lease: Some(Mark { life: 3, at: 4 }),
             },
             Message::Vote(vote_request.clone()),
             Message::PreVote(vote_request),
@@ -386,10 +417,10 @@ mod tests {
     fn answers_come_back_as_they_were() {
         let vote = Vote::new(5, 2);
         let answers = [
-            Answer::Append(AppendEntriesResponse::Success),
-            Answer::Append(AppendEntriesResponse::PartialSuccess(Some(id(1, 2)))),
-            Answer::Append(AppendEntriesResponse::Conflict),
-            Answer::Append(AppendEntriesResponse::HigherVote(vote)),
+            Answer::Append(AppendEntriesResponse::Success, MARK),
+            Answer::Append(AppendEntriesResponse::PartialSuccess(Some(id(1, 2))), MARK),
+            Answer::Append(AppendEntriesResponse::Conflict, MARK),
+            Answer::Append(AppendEntriesResponse::HigherVote(vote), MARK),
             Answer::Vote(VoteResponse::new(vote, None, true)),
             Answer::Installed(vote),
             Answer::Accepted,
@@ -409,7 +440,7 @@ mod tests {
         let vote = Vote::new_committed(5, 2);
         let request =
             AppendEntriesRequest { vote, prev_log_id: None, entries, leader_commit: Some(id(4, 4)) };
-        let bytes = encode(TO, &Message::Append { request, leased: true });
+        let bytes = encode(TO, &Message::Append { request, under_lease: None });
         for length in 0..bytes.len() {
             assert!(decode(bytes.slice(..length)).is_err(), "cut at {length}");
         }
@@ -427,7 +458,7 @@ mod tests {
             let request = AppendEntriesRequest {
                 vote: Vote::new_committed(1, 1), prev_log_id: None, entries: vec![], leader_commit: None,
             };
-            let mut bytes = encode(TO, &Message::Append { request, leased: true }).to_vec();
+            let mut bytes = encode(TO, &Message::Append { request, under_lease: None }).to_vec();
             let at = bytes.len() - 4;
             bytes[at..].copy_from_slice(&count.to_be_bytes());
             bytes.extend_from_slice(&rest);
