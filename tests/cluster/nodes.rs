@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 pub const LIMIT: Duration = Duration::from_secs(60);
@@ -27,7 +28,7 @@ impl Cluster {
             PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("restart-{name}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&dir);
         let flags = flags.iter().map(|flag| (*flag).to_owned()).collect();
-        let ports = ports(nodes, name);
+        let ports = ports(nodes);
         let mut cluster = Cluster { dir, ports, flags, nodes: (0..nodes).map(|_| None).collect() };
         (0..nodes).for_each(|n| cluster.run(n));
         cluster.serves();
@@ -60,6 +61,12 @@ impl Cluster {
         let mut child = self.nodes[n].take().unwrap();
         Command::new("kill").arg(child.id().to_string()).status().unwrap();
         assert!(child.wait().unwrap().success(), "a node that is told to stop ends well");
+    }
+
+    /// STOP or CONT.
+    pub fn signal(&self, n: usize, signal: &str) {
+        let pid = self.nodes[n].as_ref().unwrap().id().to_string();
+        assert!(Command::new("kill").args(["-s", signal, &pid]).status().unwrap().success());
     }
 
     pub fn log(&self, n: usize) -> String {
@@ -131,9 +138,12 @@ impl Drop for Cluster {
     }
 }
 
-/// Free ports whose bus ports are free too, below those the system gives to outgoing connections.
-pub fn ports(nodes: usize, name: &str) -> Vec<u16> {
-    let start = 11_000 + (std::process::id() as u16 % 40) * 100 + name.len() as u16 % 10 * 10;
+/// Free ports whose bus ports are free too, below those the system gives to outgoing connections. No two clusters of a
+/// process look at the same ones.
+pub fn ports(nodes: usize) -> Vec<u16> {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let turn = NEXT.fetch_add(nodes as u16 + 2, Ordering::Relaxed);
+    let start = 11_000 + (std::process::id() as u16 % 40 * 100 + turn) % 9_000;
     let free = |port: &u16| {
         [*port, port + 10_000].iter().all(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
     };
@@ -170,8 +180,12 @@ impl Connection {
 
     /// The first line of the reply to an inline request.
     pub fn ask(&mut self, request: &str) -> String {
-        self.0.get_mut().write_all(format!("{request}\r\n").as_bytes()).unwrap();
+        self.send(&format!("{request}\r\n"));
         self.line()
+    }
+
+    pub fn send(&mut self, bytes: &str) {
+        self.0.get_mut().write_all(bytes.as_bytes()).unwrap();
     }
 
     pub fn line(&mut self) -> String {
