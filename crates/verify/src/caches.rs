@@ -22,10 +22,11 @@ use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use crate::calm::Calm;
+use crate::calm::{Calm, Pause};
 use crate::client::Client;
 use crate::clock;
 use crate::closing::{self, Closing};
+use crate::cluster::Cluster;
 
 /// Keys that caches read and authors write: as many as make each entry live for some reads, and be overtaken soon.
 pub const KEYS: usize = 600;
@@ -121,14 +122,15 @@ pub struct Caches {
 
 impl Caches {
     /// Starts so many caches in front of a cluster in good health.
-    pub fn start(count: usize, nodes: &[SocketAddr], calm: Calm) -> Result<Caches, String> {
-        let (watch, nodes) = (Watch::new(count, calm), nodes.to_vec());
+    pub fn start(count: usize, cluster: &Cluster, calm: Calm) -> Result<Caches, String> {
+        let nodes = cluster.nodes.iter().map(|node| (node.address, node.cache_address)).collect();
+        let (watch, pause) = (Watch::new(count, calm), cluster.cache_pause.clone());
         let ((end, ended), (closed, closing)) = (oneshot::channel(), oneshot::channel());
         let watched = watch.clone();
         let thread = std::thread::Builder::new().name("caches".into()).spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let result = match runtime {
-                Ok(runtime) => LocalSet::new().block_on(&runtime, live(count, nodes, watched, ended)),
+                Ok(runtime) => LocalSet::new().block_on(&runtime, live(count, nodes, watched, pause, ended)),
                 Err(error) => Err(error.to_string()),
             };
             let _ = closed.send(result);
@@ -144,19 +146,21 @@ impl Caches {
     }
 }
 
+/// `nodes`: what each calls itself, and where caches reach it.
 async fn live(
     count: usize,
-    nodes: Vec<SocketAddr>,
+    nodes: Vec<(SocketAddr, SocketAddr)>,
     watch: Watch,
+    pause: Pause,
     ended: oneshot::Receiver<()>,
 ) -> Result<Closing, String> {
-    let seeds: Vec<String> = nodes.iter().map(SocketAddr::to_string).collect();
     let (heart, mut caches, mut readers) = (Rc::new(Cell::new(0)), Vec::new(), Vec::new());
     for number in 0..count {
         let options = Options {
             max_staleness: bound(number),
             heartbeat: HEARTBEAT,
-            ..Options::new(seeds.iter().cloned())
+            addresses: nodes.iter().map(|(node, reached)| (node.to_string(), reached.to_string())).collect(),
+            ..Options::new(nodes.iter().map(|(node, _)| node.to_string()))
         };
         let cache = timeout(CONNECT, NearCache::connect(options)).await;
         let cache = cache.map_err(|_| "a cache finds no cluster")?.map_err(|error| error.to_string())?;
@@ -166,14 +170,30 @@ async fn live(
             Reader { number, cache, watch, heart, waiting: Rc::new(RefCell::new(vec![false; KEYS])) };
         readers.push(tokio::task::spawn_local(reader.run()));
     }
+    let pausing = tokio::task::spawn_local(stand_still(pause, heart));
     // Dropped: the campaign has come to its end before the caches could.
     ended.await.map_err(|_| "the campaign has ended")?;
     watch.0.over.store(true, Ordering::Release);
     for reader in readers {
         reader.await.map_err(|error| error.to_string())?;
     }
+    pausing.abort();
+    let nodes: Vec<SocketAddr> = nodes.into_iter().map(|(node, _)| node).collect();
     let mut client = Client::new(u16::MAX - 1, nodes.into(), 0);
     closing::compare(&caches, &mut client).await
+}
+
+/// Does nothing on this thread when that is ordered, as if its process were stopped. Does not end.
+async fn stand_still(pause: Pause, heart: Rc<Cell<u64>>) {
+    let mut ticks = interval(TICK);
+    loop {
+        ticks.tick().await;
+        if let Some(lasts) = pause.take() {
+            std::thread::sleep(lasts);
+            // That was a fault, not the machine.
+            heart.set(clock::now());
+        }
+    }
 }
 
 /// One cache's reads.

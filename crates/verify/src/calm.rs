@@ -1,7 +1,9 @@
-//! Since when all has been well: what the campaign says to those who expect more of the cluster then.
+//! What the campaign says to the near caches' thread: since when all has been well, as more is expected then; and when to
+//! stand still.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::clock;
 
@@ -24,5 +26,22 @@ impl Calm {
     pub fn since(&self) -> Option<u64> {
         let since = self.0.load(Ordering::Acquire);
         (since > 0).then_some(since)
+    }
+}
+
+/// Lets a thread stand still, as its process may; a cheap handle.
+#[derive(Clone, Debug, Default)]
+pub struct Pause(Arc<AtomicU64>);
+
+impl Pause {
+    /// For so long.
+    pub fn order(&self, lasts: Duration) {
+        self.0.store(lasts.as_nanos() as u64, Ordering::Release);
+    }
+
+    /// How long the calling thread is to stand still, if it is; asked once.
+    pub fn take(&self) -> Option<Duration> {
+        let lasts = self.0.swap(0, Ordering::AcqRel);
+        (lasts > 0).then(|| Duration::from_nanos(lasts))
     }
 }

@@ -30,7 +30,7 @@ const CALM: Duration = Duration::from_secs(8);
 pub struct Past {
     /// Its kind, or both kinds.
     pub name: String,
-    /// Longest time without a write to a shard that the victims led; `None`: they led none.
+    /// Longest time without a write to a shard that the victims led; `None`: they led none, or were no nodes.
     pub gap: Option<Duration>,
 }
 
@@ -102,8 +102,12 @@ async fn one(campaign: &Campaign<'_>, rng: &mut SmallRng) -> Result<Past, String
         Err(why) => Err(why),
     };
     let end = clock::now();
-    let gap =
-        faults.iter().filter_map(|fault| led(fault.victim)).map(|shard| probes.gap(shard, begin, end)).max();
+    let gap = faults
+        .iter()
+        .filter(|fault| !fault.kind.hits_caches())
+        .filter_map(|fault| led(fault.victim))
+        .map(|shard| probes.gap(shard, begin, end))
+        .max();
     let ms = |ns: u64| ns as f64 / 1e6;
     println!(
         "{:7.1} s  {told}: over at {:.1} s, in good health {:.0} ms later; {} ms without a write",

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use slotcast_wire::slot::SLOTS;
 use tokio::time::sleep;
 
+use crate::calm::Pause;
 use crate::disk::Disk;
 use crate::network::{self, Network};
 use crate::node::{Launch, Node};
@@ -27,6 +28,8 @@ pub struct Cluster {
     pub forgets: bool,
     /// Whether a node that lost power comes back as a new member.
     pub mistrusts: bool,
+    /// For near caches.
+    pub cache_pause: Pause,
     returning: RefCell<Vec<Returning>>,
 }
 
@@ -65,7 +68,8 @@ impl Cluster {
             }
         }
         let (forgets, mistrusts) = (launch.forgets(), !launch.waits_for_disks());
-        let cluster = Cluster { nodes, network, forgets, mistrusts, returning: RefCell::default() };
+        let (cache_pause, returning) = Default::default();
+        let cluster = Cluster { nodes, network, forgets, mistrusts, cache_pause, returning };
         for node in &cluster.nodes {
             node.start()
                 .map_err(|error| format!("{} cannot be started: {error}", launch.server.display()))?;

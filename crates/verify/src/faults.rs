@@ -54,10 +54,14 @@ pub enum Kind {
     DiskFull,
     /// The disk does not confirm any more; then the process is started anew.
     Fsync,
+    /// Near caches reach no node.
+    CacheCut,
+    /// The near caches' thread stands still.
+    CacheStop,
 }
 
 /// All kinds, by name.
-pub const KINDS: [(&str, Kind); 15] = [
+pub const KINDS: [(&str, Kind); 17] = [
     ("kill", Kind::Kill),
     ("restart", Kind::Restart),
     ("term", Kind::Term),
@@ -73,6 +77,8 @@ pub const KINDS: [(&str, Kind); 15] = [
     ("clock", Kind::Clock),
     ("diskfull", Kind::DiskFull),
     ("fsync", Kind::Fsync),
+    ("cachecut", Kind::CacheCut),
+    ("cachestop", Kind::CacheStop),
 ];
 
 impl Kind {
@@ -83,7 +89,12 @@ impl Kind {
 
     /// Whether it needs a network of the nodes' own.
     pub fn needs_network(self) -> bool {
-        matches!(self, Kind::Isolate | Kind::Split | Kind::OneWay | Kind::Loss)
+        matches!(self, Kind::Isolate | Kind::Split | Kind::OneWay | Kind::Loss | Kind::CacheCut)
+    }
+
+    /// Whether it is done to near caches, and to no node.
+    pub fn hits_caches(self) -> bool {
+        matches!(self, Kind::CacheCut | Kind::CacheStop)
     }
 
     /// Whether the node's process ends.
@@ -182,7 +193,14 @@ impl Fault {
                 }
                 Ok(())
             }
-            Kind::Isolate | Kind::Split | Kind::OneWay | Kind::Loss => self.disconnect(cluster).await,
+            Kind::Isolate | Kind::Split | Kind::OneWay | Kind::Loss | Kind::CacheCut => {
+                self.disconnect(cluster).await
+            }
+            Kind::CacheStop => {
+                cluster.cache_pause.order(self.lasts);
+                sleep(self.lasts).await;
+                Ok(())
+            }
             Kind::PowerAll => self.black_out(cluster).await,
             Kind::Clock => {
                 // Up to a minute, either way.
@@ -266,9 +284,10 @@ impl Fault {
         let flip = self.choice.is_multiple_of(2);
         match self.kind {
             Kind::Isolate => {
-                let clients = flip.then_some((Sender::Clients, me));
+                let clients = [(Sender::Clients, me), (Sender::Caches, me)].into_iter().filter(|_| flip);
                 others.flat_map(in_and_out).chain(clients).collect()
             }
+            Kind::CacheCut => (0..nodes).map(|node| (Sender::Caches, node)).collect(),
             Kind::Split => in_and_out((me + 1 + usize::from(flip)) % nodes).to_vec(),
             _ => others.map(|other| in_and_out(other)[usize::from(flip)]).collect(),
         }
@@ -287,7 +306,8 @@ async fn flood(cluster: &Cluster) {
 
 impl std::fmt::Display for Fault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let whom = if self.kind.hits_all() { "".into() } else { format!(" node {}", self.victim + 1) };
+        let is_of_a_node = !self.kind.hits_all() && !self.kind.hits_caches();
+        let whom = if is_of_a_node { format!(" node {}", self.victim + 1) } else { "".into() };
         write!(f, "{}{whom}, {:.1} s", self.kind.name(), self.lasts.as_secs_f64())
     }
 }

@@ -147,7 +147,7 @@ async fn verify(flags: Flags) -> Result<bool, String> {
     let probes = Probes::start(&leads, &nodes, &stop);
     let caches = match flags.caches {
         0 => None,
-        count => Some(Caches::start(count, &nodes, calm.clone())?),
+        count => Some(Caches::start(count, &cluster, calm.clone())?),
     };
     let tasks = start_clients(&flags, &nodes, seed, &kinds, caches.as_ref(), &records, &stop);
     let lasts = Duration::from_secs_f64(flags.minutes * 60.0);
@@ -241,6 +241,10 @@ fn kinds(flags: &Flags) -> Vec<Kind> {
             println!("skipped, as {why}: {}", names.join(", "));
         }
     };
+    if flags.caches == 0 {
+        let cuts = possible.extract_if(.., |kind| kind.hits_caches()).collect();
+        skip(cuts, "there are no near caches");
+    }
     if !flags.namespaces {
         let cuts = possible.extract_if(.., |kind| kind.needs_network()).collect();
         skip(cuts, "the nodes have no network of their own");

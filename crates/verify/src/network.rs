@@ -1,5 +1,6 @@
 //! A network for the nodes: a namespace each, joined by a bridge, where clients are too. What a node receives can be
-//! dropped, by sender or by chance; who sends notices nothing.
+//! dropped, by sender or by chance; who sends notices nothing. Near caches come by a network of their own, so that they
+//! can be cut off while others go on.
 //!
 //! Made inside of namespaces that `scripts/verify` entered, so that nothing of it is left when the campaign ends.
 
@@ -19,8 +20,10 @@ const TABLE: &str = "verify";
 pub enum Sender {
     /// A node, counted from 0.
     Node(usize),
-    /// All clients.
+    /// All clients but near caches.
     Clients,
+    /// Near caches.
+    Caches,
 }
 
 /// What a node does not receive.
@@ -42,6 +45,11 @@ pub fn address(node: usize) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(10, 77, 0, node as u8 + 1))
 }
 
+/// Where near caches reach a node, counted from 0.
+pub fn cache_address(node: usize) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(10, 77, 1, node as u8 + 1))
+}
+
 /// The name of a node's namespace.
 pub fn namespace(node: usize) -> String {
     format!("node{}", node + 1)
@@ -58,13 +66,15 @@ impl Network {
         run("ip link set lo up").await?;
         run("ip link add verify type bridge").await?;
         run(&format!("ip addr add 10.77.0.{CLIENTS}/24 dev verify")).await?;
+        run(&format!("ip addr add 10.77.1.{CLIENTS}/24 dev verify")).await?;
         run("ip link set verify up").await?;
         for node in 0..nodes {
-            let (name, ip) = (namespace(node), address(node));
+            let (name, ip, for_caches) = (namespace(node), address(node), cache_address(node));
             run(&format!("ip netns add {name}")).await?;
             run(&format!("ip link add veth{node} type veth peer name eth0 netns {name}")).await?;
             run(&format!("ip link set veth{node} master verify up")).await?;
-            for words in ["link set lo up", "link set eth0 up", &format!("addr add {ip}/24 dev eth0")] {
+            let addresses = [ip, for_caches].map(|ip| format!("addr add {ip}/24 dev eth0"));
+            for words in ["link set lo up", "link set eth0 up", &addresses[0], &addresses[1]] {
                 run(&format!("ip -n {name} {words}")).await?;
             }
             let chain = format!(
@@ -113,6 +123,7 @@ impl Network {
             let ip = match sender {
                 Sender::Node(node) => address(node).to_string(),
                 Sender::Clients => format!("10.77.0.{CLIENTS}"),
+                Sender::Caches => format!("10.77.1.{CLIENTS}"),
             };
             rules += &format!("; add rule inet {TABLE} in ip saddr {ip} drop");
         }

@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 use tokio::time::sleep;
 
 use crate::disk::Disk;
-use crate::network::enter;
+use crate::network::{cache_address, enter};
 
 /// A node that has not ended so long after SIGTERM hangs.
 pub const STOP: Duration = Duration::from_secs(20);
@@ -56,6 +56,8 @@ pub struct Node {
     pub number: usize,
     /// Where clients reach it.
     pub address: SocketAddr,
+    /// Where near caches reach it.
+    pub cache_address: SocketAddr,
     /// Its directory.
     pub dir: PathBuf,
     /// What it logs.
@@ -79,7 +81,21 @@ impl Node {
     ) -> Node {
         let dir = folder.join(format!("node{number}"));
         let log = folder.join(format!("node{number}.log"));
-        Node { number, address, dir, log, namespace, disk: None, launch, child: RefCell::new(None) }
+        let cache_address = match &namespace {
+            Some(_) => SocketAddr::new(cache_address(number - 1), address.port()),
+            None => address,
+        };
+        Node {
+            number,
+            address,
+            cache_address,
+            dir,
+            log,
+            namespace,
+            disk: None,
+            launch,
+            child: RefCell::new(None),
+        }
     }
 
     /// Starts it.
@@ -108,6 +124,7 @@ impl Node {
         }
         command.args(&self.launch.flags);
         command.args(["--port", &self.address.port().to_string(), "--bind", &self.address.ip().to_string()]);
+        command.args((self.cache_address != self.address).then(|| self.cache_address.ip().to_string()));
         command.arg("--dir").arg(&self.dir);
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         *self.child.borrow_mut() = Some(command.spawn()?);
