@@ -27,7 +27,7 @@ pub async fn write(mut client: Client, author: usize, watch: Watch, records: Rec
         records.count(&called.outcome);
         let mut judge = watch.judge();
         match called.outcome {
-            Outcome::Answer(_) => judge.acknowledged(key, watch.moment(called.returned)),
+            Outcome::Answer(_) => judge.acknowledged(key, called.returned),
             Outcome::Unknown => judge.lost(key, called.returned),
             Outcome::Refused(_) => judge.refused(key),
         }

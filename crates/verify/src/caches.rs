@@ -5,11 +5,11 @@
 //! They live on a thread of their own, as they would in a process of their own: it is they who must notice that they
 //! have not been told anything for long.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use std::time::Duration;
 use slotcast_near_cache::cache::{NearCache, Source};
 use slotcast_near_cache::error::Error;
 use slotcast_near_cache::options::Options;
-use slotcast_verify::staleness::{From, Judge, Moment, Read};
+use slotcast_verify::staleness::{From, Judge, Read};
 use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -27,6 +27,7 @@ use crate::client::Client;
 use crate::clock;
 use crate::closing::{self, Closing};
 use crate::cluster::Cluster;
+use crate::processors::Processors;
 
 /// Keys that caches read and authors write: as many as make each entry live for some reads, and be overtaken soon.
 pub const KEYS: usize = 600;
@@ -45,8 +46,6 @@ const TICK: Duration = Duration::from_millis(5);
 const AT_A_TICK: usize = 30;
 /// Reads of a cache that wait for the cluster; beyond it those are left out that would have to wait.
 const WAITING: usize = 256;
-/// If nothing has run on the thread for longer than this, the machine stood still.
-const STANDSTILL: Duration = Duration::from_millis(25);
 /// To find a cluster in good health takes less.
 const CONNECT: Duration = Duration::from_secs(30);
 
@@ -74,8 +73,6 @@ pub struct Watch(Arc<Shared>);
 struct Shared {
     judge: Mutex<Judge>,
     calm: Calm,
-    /// How long the caches' thread stood still so far, in nanoseconds.
-    asleep: AtomicU64,
     /// Caches are to stop reading.
     over: AtomicBool,
 }
@@ -85,22 +82,12 @@ impl Watch {
     fn new(caches: usize, calm: Calm) -> Watch {
         let bounds = (0..caches).map(bound).collect();
         let judge = Mutex::new(Judge::new(KEYS, bounds));
-        Watch(Arc::new(Shared { judge, calm, asleep: AtomicU64::new(0), over: AtomicBool::new(false) }))
+        Watch(Arc::new(Shared { judge, calm, over: AtomicBool::new(false) }))
     }
 
     /// The judge.
     pub fn judge(&self) -> MutexGuard<'_, Judge> {
         self.0.judge.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A time on the campaign's clock, as a moment.
-    pub fn moment(&self, at: u64) -> Moment {
-        Moment { at, awake: at.saturating_sub(self.asleep()) }
-    }
-
-    /// How long the caches' thread stood still so far, in nanoseconds.
-    pub fn asleep(&self) -> u64 {
-        self.0.asleep.load(Ordering::Acquire)
     }
 
     fn is_over(&self) -> bool {
@@ -116,6 +103,8 @@ fn bound(cache: usize) -> Duration {
 pub struct Caches {
     /// What authors tell it.
     pub watch: Watch,
+    /// Whether anybody waits for one.
+    pub processors: Processors,
     end: oneshot::Sender<()>,
     closing: oneshot::Receiver<Result<Closing, String>>,
 }
@@ -126,7 +115,7 @@ impl Caches {
         let nodes = cluster.nodes.iter().map(|node| (node.address, node.cache_address)).collect();
         let (watch, pause) = (Watch::new(count, calm), cluster.cache_pause.clone());
         let ((end, ended), (closed, closing)) = (oneshot::channel(), oneshot::channel());
-        let watched = watch.clone();
+        let (watched, processors) = (watch.clone(), Processors::start(watch.0.calm.clone())?);
         let thread = std::thread::Builder::new().name("caches".into()).spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let result = match runtime {
@@ -136,7 +125,7 @@ impl Caches {
             let _ = closed.send(result);
         });
         thread.map_err(|error| error.to_string())?;
-        Ok(Caches { watch, end, closing })
+        Ok(Caches { watch, processors, end, closing })
     }
 
     /// Nobody writes any more, and no fault is left: compares what the caches hold with what the cluster says.
@@ -154,7 +143,7 @@ async fn live(
     pause: Pause,
     ended: oneshot::Receiver<()>,
 ) -> Result<Closing, String> {
-    let (heart, mut caches, mut readers) = (Rc::new(Cell::new(0)), Vec::new(), Vec::new());
+    let (mut caches, mut readers) = (Vec::new(), Vec::new());
     for number in 0..count {
         let options = Options {
             max_staleness: bound(number),
@@ -165,12 +154,11 @@ async fn live(
         let cache = timeout(CONNECT, NearCache::connect(options)).await;
         let cache = cache.map_err(|_| "a cache finds no cluster")?.map_err(|error| error.to_string())?;
         caches.push(cache.clone());
-        let (watch, heart) = (watch.clone(), heart.clone());
-        let reader =
-            Reader { number, cache, watch, heart, waiting: Rc::new(RefCell::new(vec![false; KEYS])) };
+        let waiting = Rc::new(RefCell::new(vec![false; KEYS]));
+        let reader = Reader { number, cache, watch: watch.clone(), waiting };
         readers.push(tokio::task::spawn_local(reader.run()));
     }
-    let pausing = tokio::task::spawn_local(stand_still(pause, heart));
+    let pausing = tokio::task::spawn_local(stand_still(pause));
     // Dropped: the campaign has come to its end before the caches could.
     ended.await.map_err(|_| "the campaign has ended")?;
     watch.0.over.store(true, Ordering::Release);
@@ -184,14 +172,12 @@ async fn live(
 }
 
 /// Does nothing on this thread when that is ordered, as if its process were stopped. Does not end.
-async fn stand_still(pause: Pause, heart: Rc<Cell<u64>>) {
+async fn stand_still(pause: Pause) {
     let mut ticks = interval(TICK);
     loop {
         ticks.tick().await;
         if let Some(lasts) = pause.take() {
             std::thread::sleep(lasts);
-            // That was a fault, not the machine.
-            heart.set(clock::now());
         }
     }
 }
@@ -202,8 +188,6 @@ struct Reader {
     number: usize,
     cache: NearCache,
     watch: Watch,
-    /// When something last ran on this thread.
-    heart: Rc<Cell<u64>>,
     /// Keys that the cluster has been asked for.
     waiting: Rc<RefCell<Vec<bool>>>,
 }
@@ -228,7 +212,7 @@ impl Reader {
         if self.waiting.borrow()[key] {
             return;
         }
-        let (cache, began) = (self.cache.clone(), self.now());
+        let (cache, began) = (self.cache.clone(), clock::now());
         let mut read = Box::pin(async move { cache.read(name(key)).await });
         match poll_fn(|context| Poll::Ready(read.as_mut().poll(context))).await {
             Poll::Ready(result) => self.judge(key, began, result),
@@ -245,18 +229,7 @@ impl Reader {
         }
     }
 
-    /// The time; notes that the machine stood still, if it did.
-    fn now(&self) -> Moment {
-        let now = clock::now();
-        let before = self.heart.replace(now);
-        let gap = Duration::from_nanos(now - before);
-        if before > 0 && gap > STANDSTILL {
-            self.watch.0.asleep.fetch_add((gap - TICK).as_nanos() as u64, Ordering::AcqRel);
-        }
-        self.watch.moment(now)
-    }
-
-    fn judge(&self, key: usize, began: Moment, result: Result<(Option<impl AsRef<[u8]>>, Source), Error>) {
+    fn judge(&self, key: usize, began: u64, result: Result<(Option<impl AsRef<[u8]>>, Source), Error>) {
         // That nobody serves it for a while is no matter of the cache's.
         let Ok((value, source)) = result else { return };
         let found = number(key, value.as_ref().map(AsRef::as_ref)).unwrap_or(u32::MAX);

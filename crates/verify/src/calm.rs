@@ -1,30 +1,42 @@
 //! What the campaign says to the near caches' thread: since when all has been well, as more is expected then; and when to
 //! stand still.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::clock;
 
 /// A cheap handle, for any thread.
 #[derive(Clone, Debug, Default)]
-pub struct Calm(Arc<AtomicU64>);
+pub struct Calm(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    since: AtomicU64,
+    pids: Mutex<Vec<u32>>,
+}
 
 impl Calm {
     /// A fault is about to begin.
     pub fn ends(&self) {
-        self.0.store(0, Ordering::Release);
+        self.0.since.store(0, Ordering::Release);
     }
 
-    /// All faults are mended, and the cluster is in good health.
-    pub fn begins(&self) {
-        self.0.store(clock::now().max(1), Ordering::Release);
+    /// All faults are mended, and the cluster is in good health: these processes.
+    pub fn begins(&self, pids: Vec<u32>) {
+        *self.0.pids.lock().unwrap_or_else(PoisonError::into_inner) = pids;
+        self.0.since.store(clock::now().max(1), Ordering::Release);
+    }
+
+    /// The nodes' processes, while there is no fault.
+    pub fn pids(&self) -> Vec<u32> {
+        self.0.pids.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Since when there has been no fault; none: there is one, or the cluster has not recovered from it.
     pub fn since(&self) -> Option<u64> {
-        let since = self.0.load(Ordering::Acquire);
+        let since = self.0.since.load(Ordering::Acquire);
         (since > 0).then_some(since)
     }
 }

@@ -53,7 +53,7 @@ impl Campaign<'_> {
     pub async fn run(&self, seed: u64) -> (Vec<Past>, Option<String>) {
         let mut rng = SmallRng::seed_from_u64(seed);
         let (mut past, mut calm_at) = (Vec::new(), Duration::ZERO);
-        self.calm.begins();
+        self.calm.begins(self.cluster.pids());
         while self.time() < self.lasts {
             let rest = rng.random_range(REST);
             if self.time() >= calm_at || self.kinds.is_empty() {
@@ -117,7 +117,7 @@ async fn one(campaign: &Campaign<'_>, rng: &mut SmallRng) -> Result<Past, String
         gap.map_or("-".into(), |gap| gap.as_millis().to_string())
     );
     settled.map_err(|why| format!("{told}: {why}"))?;
-    calm.begins();
+    calm.begins(cluster.pids());
     let name = faults.iter().map(|fault| fault.kind.name()).collect::<Vec<_>>().join("+");
     Ok(Past { name, gap })
 }

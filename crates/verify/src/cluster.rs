@@ -77,6 +77,11 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// The nodes' processes.
+    pub fn pids(&self) -> Vec<u32> {
+        self.nodes.iter().filter_map(Node::pid).collect()
+    }
+
     /// Where clients reach the nodes.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.nodes.iter().map(|node| node.address).collect()

@@ -15,17 +15,19 @@ const SHOWN: usize = 2;
 pub struct Freshness {
     tally: Tally,
     closing: Result<Closing, String>,
-    /// How long the caches' thread stood still.
-    asleep: Duration,
+    /// How long the machine kept somebody waiting while all was well.
+    waited: Duration,
 }
 
 impl Freshness {
     /// Lets the caches come to their end. Nobody writes any more, and no fault is left.
     pub async fn of(caches: Caches) -> Freshness {
-        let watch = caches.watch.clone();
+        let (watch, processors) = (caches.watch.clone(), caches.processors.clone());
         let closing = caches.end().await;
+        let stalls = processors.end();
+        watch.judge().settle(&stalls);
         let tally = watch.judge().tally().clone();
-        Freshness { tally, closing, asleep: Duration::from_nanos(watch.asleep()) }
+        Freshness { tally, closing, waited: Duration::from_nanos(stalls.total()) }
     }
 
     /// What must not be.
@@ -86,6 +88,9 @@ impl Freshness {
         };
         line("while all was well", &tally.stale_in_calm, tally.oldest_in_calm);
         line("in and after faults", &tally.stale_in_faults, tally.oldest_in_faults);
-        println!("  the caches stood still for {:.1?} in all, for want of a processor", self.asleep);
+        let (excused, waited) = (tally.excused, self.waited);
+        println!(
+            "  while all was well somebody waited {waited:.1?} for a processor: over {PROMPT:?} only by that: {excused}"
+        );
     }
 }

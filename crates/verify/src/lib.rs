@@ -9,3 +9,4 @@ pub mod history;
 pub mod linearizability;
 pub mod register;
 pub mod staleness;
+pub mod stalls;

@@ -17,6 +17,7 @@ mod freshness;
 mod network;
 mod node;
 mod probe;
+mod processors;
 mod records;
 mod report;
 mod slots;
