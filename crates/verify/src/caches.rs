@@ -20,7 +20,7 @@ use slotcast_near_cache::options::Options;
 use slotcast_verify::staleness::{From, Judge, Read};
 use tokio::sync::oneshot;
 use tokio::task::LocalSet;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::calm::{Calm, Pause};
 use crate::client::Client;
@@ -44,8 +44,8 @@ const HEARTBEAT: Duration = Duration::from_millis(150);
 const TICK: Duration = Duration::from_millis(5);
 /// so many: each key ten times a second.
 const AT_A_TICK: usize = 30;
-/// Reads of a cache that wait for the cluster; beyond it those are left out that would have to wait.
-const WAITING: usize = 256;
+/// They go on for so long when nobody writes any more, so that they hold what there is.
+const REFILL: Duration = Duration::from_secs(3);
 /// To find a cluster in good health takes less.
 const CONNECT: Duration = Duration::from_secs(30);
 
@@ -161,6 +161,7 @@ async fn live(
     let pausing = tokio::task::spawn_local(stand_still(pause));
     // Dropped: the campaign has come to its end before the caches could.
     ended.await.map_err(|_| "the campaign has ended")?;
+    sleep(REFILL).await;
     watch.0.over.store(true, Ordering::Release);
     for reader in readers {
         reader.await.map_err(|error| error.to_string())?;
@@ -188,7 +189,7 @@ struct Reader {
     number: usize,
     cache: NearCache,
     watch: Watch,
-    /// Keys that the cluster has been asked for.
+    /// Keys that the cluster has been asked for: of each once at a time.
     waiting: Rc<RefCell<Vec<bool>>>,
 }
 
@@ -216,7 +217,6 @@ impl Reader {
         let mut read = Box::pin(async move { cache.read(name(key)).await });
         match poll_fn(|context| Poll::Ready(read.as_mut().poll(context))).await {
             Poll::Ready(result) => self.judge(key, began, result),
-            Poll::Pending if self.waiting.borrow().iter().filter(|waits| **waits).count() >= WAITING => {}
             Poll::Pending => {
                 self.waiting.borrow_mut()[key] = true;
                 let reader = self.clone();
