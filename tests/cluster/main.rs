@@ -5,6 +5,7 @@ mod failover;
 mod invalidations;
 mod near_cache;
 mod near_cache_many;
+mod near_cache_reads;
 mod nodes;
 mod notifications;
 mod pubsub;

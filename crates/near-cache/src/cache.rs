@@ -14,8 +14,10 @@ use tokio::time::Instant;
 use crate::cluster::{Cluster, Kind};
 use crate::connection::Answer;
 use crate::error::Error;
+use crate::fetching::{Fetching, Missed, Read};
+use crate::flights::Flights;
 use crate::follower::{Follower, MAX_UNHEARD, Starts};
-use crate::l1::{L1, Lookup, Value};
+use crate::l1::L1;
 use crate::options::Options;
 
 /// Where a value came from.
@@ -38,6 +40,8 @@ pub struct Stats {
     pub misses: u64,
     /// Reads of what was here and went to the cluster, because the stream hadn't been vouched for lately.
     pub bypassed: u64,
+    /// Of misses and reads that went to the cluster all the same: how many waited for another's fetch of the key.
+    pub coalesced: u64,
     /// Values not kept because a change of their slot was known that they might lack.
     pub refused: u64,
     /// Entries dropped because their key changed.
@@ -70,16 +74,9 @@ pub struct NearCache {
 
 #[derive(Debug)]
 struct Shared {
-    l1: Arc<L1>,
-    cluster: Arc<Cluster>,
+    fetching: Fetching,
     starts: Arc<Starts>,
-    origin: Instant,
     follower: JoinHandle<()>,
-    /// Shards that a reply came from and nobody follows.
-    unheard: mpsc::Sender<u32>,
-    hits: AtomicU64,
-    misses: AtomicU64,
-    bypassed: AtomicU64,
 }
 
 impl Drop for Shared {
@@ -89,55 +86,100 @@ impl Drop for Shared {
 }
 
 impl NearCache {
-    /// Finds the cluster and begins to follow its stream. Must be called within a tokio runtime, on which it then lives.
+    /// Finds the cluster and begins to follow its streams. Must be called within a tokio runtime, on which it then lives.
     pub async fn connect(options: Options) -> Result<NearCache, Error> {
         let l1 = Arc::new(L1::new(options.limits()));
         let cluster = Arc::new(Cluster::new(options.clone()));
         let starts = Arc::new(Starts::default());
-        let origin = Instant::now();
-        cluster.refresh(origin + options.timeout).await.map_err(Error::Unserved)?;
+        let (origin, timeout) = (Instant::now(), options.timeout);
+        cluster.refresh(origin + timeout).await.map_err(Error::Unserved)?;
+        let flights = Flights::new(options.max_staleness);
         let (unheard, told) = mpsc::channel(MAX_UNHEARD);
         let (l1_too, cluster_too, starts_too) = (l1.clone(), cluster.clone(), starts.clone());
         let follower =
             Follower { l1: l1_too, cluster: cluster_too, options, origin, starts: starts_too, unheard: told };
         let follower = tokio::spawn(follower.run());
-        let (hits, misses, bypassed) = Default::default();
-        let shared = Shared { l1, cluster, starts, origin, follower, unheard, hits, misses, bypassed };
-        Ok(NearCache { shared: Arc::new(shared) })
+        let (hits, misses, bypassed, coalesced) = Default::default();
+        let fetching =
+            Fetching { l1, cluster, flights, origin, timeout, unheard, hits, misses, bypassed, coalesced };
+        Ok(NearCache { shared: Arc::new(Shared { fetching, starts, follower }) })
     }
 
-    /// A key's value; none: it doesn't exist.
+    /// A key's value; none: it doesn't exist. Of several who ask at once for what isn't here, one fetches it for all.
+    ///
+    /// ```no_run
+    /// # async fn example(cache: slotcast_near_cache::cache::NearCache) -> Result<(), slotcast_near_cache::error::Error> {
+    /// match cache.get("product:42").await? {
+    ///     Some(product) => println!("{}", String::from_utf8_lossy(&product)),
+    ///     None => println!("there is none"), // this too is remembered, until somebody makes one
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Bytes>, Error> {
         Ok(self.read(key).await?.0)
     }
 
     /// A key's value, and where it came from.
+    ///
+    /// ```no_run
+    /// # async fn example(cache: slotcast_near_cache::cache::NearCache) -> Result<(), slotcast_near_cache::error::Error> {
+    /// use slotcast_near_cache::cache::Source;
+    ///
+    /// let (product, source) = cache.read("product:42").await?;
+    /// if source == Source::Bypass {
+    ///     eprintln!("no node has vouched for what is here: {product:?} is from the cluster");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn read(&self, key: impl AsRef<[u8]>) -> Result<(Option<Bytes>, Source), Error> {
-        let (shared, key) = (&*self.shared, key.as_ref());
-        let (source, count) = match shared.l1.lookup(key, shared.origin.elapsed()) {
-            Lookup::Hit(value) => {
-                shared.hits.fetch_add(1, Ordering::Relaxed);
-                return Ok((value, Source::Near));
-            }
-            Lookup::Miss => (Source::Cluster, &shared.misses),
-            Lookup::Unverified => (Source::Bypass, &shared.bypassed),
-        };
-        count.fetch_add(1, Ordering::Relaxed);
-        let words = [b"GET".as_slice(), key];
-        let (answer, asked) = shared.cluster.request(slot_of(key), Kind::Read, &words).await?;
-        let stamp = answer.stamp;
-        let bytes = match answer.frame {
-            Frame::Bulk(bytes) => Some(Bytes::from(bytes)),
-            Frame::Null => None,
-            other => return Err(Error::Refused(format!("GET was answered with {other}"))),
-        };
-        if let Some(value) = shared.value(bytes.clone(), stamp, asked) {
-            shared.l1.fill(Bytes::copy_from_slice(key), value);
-        }
-        Ok((bytes, source))
+        Ok(from(self.shared.fetching.read(key.as_ref()).await?))
     }
 
-    /// Sets a key, with a time to live if one is given. Once this returns, this cache reads the new value.
+    /// Many keys' values, in their order, of any shards: what isn't here is fetched from all nodes at once. Each value is
+    /// true at some time of its own: this is no snapshot. An error is the first there was; what else was fetched is kept.
+    ///
+    /// ```no_run
+    /// # async fn example(cache: slotcast_near_cache::cache::NearCache) -> Result<(), slotcast_near_cache::error::Error> {
+    /// let ids = [7, 8, 9];
+    /// let products = cache.mget(ids.map(|id| format!("product:{id}"))).await?;
+    /// for (id, product) in ids.iter().zip(products) {
+    ///     println!("{id}: {product:?}"); // none: there is no such product
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn mget<K: AsRef<[u8]>>(
+        &self,
+        keys: impl IntoIterator<Item = K>,
+    ) -> Result<Vec<Option<Bytes>>, Error> {
+        Ok(self.read_many(keys).await?.into_iter().map(|(value, _)| value).collect())
+    }
+
+    /// Many keys' values, and where each came from. See [`NearCache::mget`].
+    pub async fn read_many<K: AsRef<[u8]>>(
+        &self,
+        keys: impl IntoIterator<Item = K>,
+    ) -> Result<Vec<(Option<Bytes>, Source)>, Error> {
+        let keys: Vec<K> = keys.into_iter().collect();
+        Ok(self.shared.fetching.read_many(&keys).await?.into_iter().map(from).collect())
+    }
+
+    /// Sets a key, with a time to live if one is given (whole ms; at least one). Once this returns, this cache reads the
+    /// new value, or a newer one.
+    ///
+    /// ```no_run
+    /// # async fn example(cache: slotcast_near_cache::cache::NearCache) -> Result<(), slotcast_near_cache::error::Error> {
+    /// use std::time::Duration;
+    ///
+    /// cache.set("session:7", "alice", Some(Duration::from_secs(1800))).await?;
+    /// if let Err(error) = cache.set("product:42", "a chair", None).await {
+    ///     println!("{}: {error}", if error.is_certain() { "nothing was done" } else { "perhaps it was" });
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn set(
         &self,
         key: impl AsRef<[u8]>,
@@ -151,21 +193,28 @@ impl NearCache {
             words.extend([b"PX".as_slice(), ttl.as_bytes()]);
         }
         let (answer, asked) = self.write(key, &words).await?;
-        self.shared.wrote(key, Some(value.clone()), &answer, asked);
+        self.shared.fetching.wrote(key, Some(value.clone()), &answer, asked);
         Ok(())
     }
 
-    /// Removes a key. Whether it was there.
+    /// Removes a key. Whether it was there. Once this returns, this cache knows that it is gone.
+    ///
+    /// ```no_run
+    /// # async fn example(cache: slotcast_near_cache::cache::NearCache) -> Result<(), slotcast_near_cache::error::Error> {
+    /// assert!(cache.del("session:7").await?, "it was there");
+    /// # Ok(())
+    /// # }
+    /// ```
     pub async fn del(&self, key: impl AsRef<[u8]>) -> Result<bool, Error> {
         let key = key.as_ref();
         let (answer, asked) = self.write(key, &[b"DEL", key]).await?;
-        self.shared.wrote(key, None, &answer, asked);
+        self.shared.fetching.wrote(key, None, &answer, asked);
         Ok(matches!(answer.frame, Frame::Integer(1..)))
     }
 
     async fn write(&self, key: &[u8], words: &[&[u8]]) -> Result<(Answer, Instant), Error> {
-        let unknown = Unknown { l1: &self.shared.l1, key };
-        let outcome = self.shared.cluster.request(slot_of(key), Kind::Write, words).await;
+        let unknown = Unknown { fetching: &self.shared.fetching, key };
+        let outcome = self.shared.fetching.cluster.request(slot_of(key), Kind::Write, words).await;
         if !matches!(outcome, Err(Error::Uncertain(_))) {
             std::mem::forget(unknown);
         }
@@ -173,13 +222,23 @@ impl NearCache {
     }
 
     /// What has happened so far, and what is here.
+    ///
+    /// ```no_run
+    /// # fn example(cache: slotcast_near_cache::cache::NearCache) {
+    /// let stats = cache.stats();
+    /// let reads = stats.hits + stats.misses + stats.bypassed;
+    /// println!("{} of {reads} reads without a round trip, {} keys changed", stats.hits, stats.invalidated_keys);
+    /// # }
+    /// ```
     pub fn stats(&self) -> Stats {
-        let Shared { l1, starts, hits, misses, bypassed, .. } = &*self.shared;
+        let Shared { fetching, starts, .. } = &*self.shared;
+        let Fetching { l1, hits, misses, bypassed, coalesced, .. } = fetching;
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Stats {
             hits: count(hits),
             misses: count(misses),
             bypassed: count(bypassed),
+            coalesced: count(coalesced),
             refused: count(&l1.counters.refused),
             invalidated_keys: count(&l1.counters.keys),
             invalidated_slots: count(&l1.counters.slots),
@@ -196,7 +255,8 @@ impl NearCache {
 
     /// Since when something may have been missed, of the shard for which that is longest ago; none: of some shard, ever.
     pub fn verified(&self) -> Option<Duration> {
-        let (l1, now) = (&self.shared.l1, self.shared.origin.elapsed());
+        let Fetching { l1, origin, .. } = &self.shared.fetching;
+        let now = origin.elapsed();
         let cursors = l1.cursors();
         if (cursors.len() as u64) < self.shared.starts.shards.load(Ordering::Relaxed) {
             return None;
@@ -211,40 +271,23 @@ impl NearCache {
     }
 }
 
+fn from((value, missed): Read) -> (Option<Bytes>, Source) {
+    let source = match missed {
+        None => Source::Near,
+        Some(Missed::Absent) => Source::Cluster,
+        Some(Missed::Unverified) => Source::Bypass,
+    };
+    (value, source)
+}
+
 /// A write whose outcome is unknown, also because the caller has stopped to wait: what is here may be overtaken.
 struct Unknown<'a> {
-    l1: &'a L1,
+    fetching: &'a Fetching,
     key: &'a [u8],
 }
 
 impl Drop for Unknown<'_> {
     fn drop(&mut self) {
-        self.l1.forget(self.key);
-    }
-}
-
-impl Shared {
-    /// A value as the L1 takes it; none if the reply says nothing of when it was true.
-    fn value(
-        &self,
-        bytes: Option<Bytes>,
-        stamp: Option<(slotcast_wire::position::Position, i64)>,
-        asked: Instant,
-    ) -> Option<Value> {
-        let (stamp, pttl) = stamp?;
-        if self.l1.cursor(stamp.shard).is_none() {
-            let _ = self.unheard.try_send(stamp.shard); // when it is full, they are busy with others
-        }
-        // Counted from before the request was sent: rather too early than too late.
-        let left = u64::try_from(pttl).ok().map(Duration::from_millis);
-        let expires_at = left.map(|left| asked.saturating_duration_since(self.origin) + left);
-        Some(Value { bytes, stamp, expires_at })
-    }
-
-    fn wrote(&self, key: &[u8], bytes: Option<Bytes>, answer: &Answer, asked: Instant) {
-        match self.value(bytes, answer.stamp, asked) {
-            Some(value) => self.l1.written(Bytes::copy_from_slice(key), value),
-            None => self.l1.forget(key),
-        }
+        self.fetching.doubt(self.key);
     }
 }

@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use crate::connection::{Answer, Connection, Lost, request};
 use crate::error::Error;
 use crate::options::Options;
+use crate::together::together;
 
 /// Of the pauses between attempts: the first is up to this, each may be twice as long as the one before.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
@@ -29,6 +30,8 @@ const QUICK_REDIRECTS: u32 = 3;
 const ASK_SLOTS: Duration = Duration::from_millis(1500);
 /// The slots aren't asked for more often than this.
 const REFRESH_PAUSE: Duration = Duration::from_millis(50);
+
+const NO_REPLY: &str = "no reply in time";
 
 /// What a request does, which decides whether it may be sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +57,17 @@ struct Node {
     connection: tokio::sync::Mutex<Option<Connection>>,
 }
 
+/// What became of a request, and when the attempt that was answered began.
+pub type Outcome = Result<(Answer, Instant), Error>;
+
+/// A read that isn't answered yet.
+struct Unread {
+    place: usize,
+    /// It is known where to.
+    moved: bool,
+    why: String,
+}
+
 /// What to do about an answer that isn't the one wanted.
 enum Next {
     Done(Answer),
@@ -70,15 +84,15 @@ impl Cluster {
     }
 
     /// Brings a request to the node that serves `slot`. The time is when the attempt that was answered began.
-    pub async fn request(&self, slot: u16, kind: Kind, words: &[&[u8]]) -> Result<(Answer, Instant), Error> {
+    pub async fn request(&self, slot: u16, kind: Kind, words: &[&[u8]]) -> Outcome {
         let deadline = Instant::now() + self.options.timeout;
         let (mut pause, mut redirects, mut node) = (FIRST_PAUSE, 0, self.node_of(slot));
         loop {
             let begun = Instant::now();
             let answer = match timeout_at(deadline, self.ask(&node, request(words))).await {
                 Ok(answer) => answer,
-                Err(_) if kind == Kind::Write => return Err(Error::Uncertain("no reply in time".into())),
-                Err(_) => return Err(Error::Unserved("no reply in time".into())),
+                Err(_) if kind == Kind::Write => return Err(Error::Uncertain(NO_REPLY.into())),
+                Err(_) => return Err(Error::Unserved(NO_REPLY.into())),
             };
             let why = match judge(answer, kind, &node) {
                 Next::Done(answer) => return Ok((answer, begun)),
@@ -102,6 +116,74 @@ impl Cluster {
             let _ = self.refresh(deadline).await;
             (node, redirects) = (self.node_of(slot), 0);
         }
+    }
+
+    /// Brings reads to the nodes that serve their slots, each node's in one go. `each` is called with a read's place among
+    /// them and what became of it, once for each of them, as soon as its node has answered.
+    pub async fn read_all(&self, reads: &[(u16, Vec<u8>)], each: impl FnMut(usize, Outcome) + Send) {
+        let deadline = Instant::now() + self.options.timeout;
+        let (mut pause, mut redirects) = (FIRST_PAUSE, 0);
+        let each = Mutex::new(each);
+        let mut left: Vec<usize> = (0..reads.len()).collect();
+        while !left.is_empty() {
+            let mut nodes: HashMap<Arc<str>, Vec<usize>> = HashMap::new();
+            for place in left {
+                nodes.entry(self.node_of(reads[place].0)).or_default().push(place);
+            }
+            let asked = nodes.iter().map(|(node, places)| self.read_at(node, reads, places, deadline, &each));
+            let unread: Vec<Unread> = together(asked).await.into_iter().flatten().collect();
+            left = unread.iter().map(|unread| unread.place).collect();
+            redirects += 1;
+            if redirects <= QUICK_REDIRECTS && unread.iter().all(|unread| unread.moved) {
+                continue;
+            }
+            let pause_now = jittered(pause);
+            if Instant::now() + pause_now >= deadline {
+                let fail = |unread: Unread| each.lock()(unread.place, Err(Error::Unserved(unread.why)));
+                return unread.into_iter().for_each(fail);
+            }
+            sleep(pause_now).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+            let _ = self.refresh(deadline).await; // or what is known is tried again
+            redirects = 0;
+        }
+    }
+
+    /// Asks one node for its part of them. Gives those that it did not answer.
+    async fn read_at(
+        &self,
+        node: &Arc<str>,
+        reads: &[(u16, Vec<u8>)],
+        places: &[usize],
+        deadline: Instant,
+        each: &Mutex<impl FnMut(usize, Outcome)>,
+    ) -> Vec<Unread> {
+        let begun = Instant::now();
+        let requests = places.iter().map(|place| reads[*place].1.clone()).collect();
+        let asked = async {
+            let connection = self.connection(node).await?;
+            Ok::<_, String>(connection.ask_all(requests).await)
+        };
+        let answers = timeout_at(deadline, asked).await.unwrap_or_else(|_| Err(NO_REPLY.to_owned()));
+        let unread = |place: &usize, moved, why: &str| Unread { place: *place, moved, why: why.to_owned() };
+        let answers = match answers {
+            Err(why) => return places.iter().map(|place| unread(place, false, &why)).collect(),
+            Ok(answers) => answers,
+        };
+        let mut left = Vec::new();
+        for (place, answer) in places.iter().zip(answers) {
+            let answer = answer.map_err(|lost| (lost, format!("the connection to {node} broke")));
+            match judge(answer, Kind::Read, node) {
+                Next::Done(answer) => each.lock()(*place, Ok((answer, begun))),
+                Next::Fail(error) => each.lock()(*place, Err(error)),
+                Next::Later(why) => left.push(unread(place, false, &why)),
+                Next::At(node) => {
+                    self.slots.lock()[reads[*place].0 as usize] = node;
+                    left.push(unread(place, true, "it was redirected again and again"));
+                }
+            }
+        }
+        left
     }
 
     /// Sends a request to one node.

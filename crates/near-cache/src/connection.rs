@@ -45,6 +45,8 @@ pub enum Lost {
     Sent,
 }
 
+type Reply = oneshot::Receiver<Result<Answer, Lost>>;
+
 struct Asked {
     request: Vec<u8>,
     reply: oneshot::Sender<Result<Answer, Lost>>,
@@ -85,10 +87,30 @@ impl Connection {
 
     /// Sends a request, whole, and waits for its reply.
     pub async fn ask(&self, request: Vec<u8>) -> Result<Answer, Lost> {
+        self.send(request).await?.await.unwrap_or(Err(Lost::Sent))
+    }
+
+    /// Sends requests, one behind the other, and waits for their replies.
+    pub async fn ask_all(&self, requests: Vec<Vec<u8>>) -> Vec<Result<Answer, Lost>> {
+        let mut sent = Vec::with_capacity(requests.len());
+        for request in requests {
+            sent.push(self.send(request).await);
+        }
+        let mut answers = Vec::with_capacity(sent.len());
+        for sent in sent {
+            answers.push(match sent {
+                Ok(answer) => answer.await.unwrap_or(Err(Lost::Sent)),
+                Err(lost) => Err(lost),
+            });
+        }
+        answers
+    }
+
+    async fn send(&self, request: Vec<u8>) -> Result<Reply, Lost> {
         let permit = self.permits.clone().acquire_owned().await.map_err(|_| Lost::Unsent)?;
         let (reply, answer) = oneshot::channel();
         self.asked.send(Asked { request, reply, permit }).await.map_err(|_| Lost::Unsent)?;
-        answer.await.unwrap_or(Err(Lost::Sent))
+        Ok(answer)
     }
 }
 

@@ -88,7 +88,8 @@ impl Follower {
     /// Follows all shards for ever.
     pub async fn run(self) {
         let (tell, mut told) = mpsc::channel(MAX_UNTAKEN);
-        let patience = (self.options.max_staleness / 2).max(self.silence());
+        // Elsewhere before reads have to go to the cluster.
+        let patience = (self.options.max_staleness / 2).max(self.options.heartbeat * 2 + MOMENT);
         let follow = Follow::new(patience, rand::random());
         let (streams, asking) = (HashMap::new(), JoinSet::new());
         let mut state = State { follower: self, follow, streams, ids: 0, tell, asking };
