@@ -97,8 +97,12 @@ pub enum Request {
         /// Where it is, and which incarnation.
         node: Node,
     },
-    /// What have you left of your log? Answered by [`Answer::Remains`].
-    Remains,
+    /// What have you left of your log? Asked in a life of its process that drew this number; answered by
+    /// [`Answer::Remains`].
+    Remains(u64),
+    /// What others had acknowledged of these groups may be lost: another history has to begin. Answered by
+    /// [`Answer::Noted`].
+    Lost(Vec<GroupId>),
     /// Put this change into the log. For the metadata group's leader; answered by [`Answer::Applied`].
     Propose(Change),
 }
@@ -119,6 +123,8 @@ pub enum Answer {
     },
     /// Answers [`Request::Remains`].
     Remains(Remains),
+    /// Answers [`Request::Lost`].
+    Noted,
     /// The change is committed and applied here.
     Applied,
     /// Ask the leader: this one, as far as I know.
@@ -138,6 +144,10 @@ pub struct Remains {
     pub doubted: bool,
     /// Where its members' logs ended then; now, if it was sure.
     pub ends: Vec<End>,
+    /// Which copies lead first, if it has compared logs already, the asker's among them.
+    pub sources: Vec<(GroupId, MemberId)>,
+    /// A number that its process drew when it started.
+    pub begun: u64,
 }
 
 /// Where a member's log ends.

@@ -8,7 +8,11 @@
 //! still has every committed entry that any log has. (A log that goes on in a later term was led by a member that had it;
 //! one that ends in the entry's own term has it if it is as long as one that has it. Raft thesis §3.6.3.) Nothing can be
 //! acknowledged while those in doubt are silent, so it does not matter that a living copy's log may grow meanwhile: who
-//! is named by most must still be elected, and each of them compares logs again when it votes.
+//! is named by most must still be elected, and each of them compares logs again when it votes. Such a copy cannot know that
+//! what the others had acknowledged may be lost; it is told before anybody hears it, so that it begins another history.
+//!
+//! Whoever compares later, and was counted in, takes over what was agreed on. Who comes back in doubt once more is another
+//! process with another log: to it those who have reunited meanwhile are as good as any that never were in doubt.
 
 use std::collections::BTreeMap;
 
@@ -34,6 +38,10 @@ pub fn judge(topology: &Topology, me: NodeId, heard: &BTreeMap<NodeId, Result<Re
         |id: &&NodeId| heard.get(*id).is_some_and(|heard| heard.as_ref().is_ok_and(|it| !it.doubted));
     let goes_on =
         |members: &BTreeMap<NodeId, MemberId>| members.keys().filter(is_sound).count() > members.len() / 2;
+    // Others have compared already, this node's logs among them: two that compare at two times might choose differently.
+    if let Some(agreed) = known().find(|remains| remains.doubted && !remains.sources.is_empty()) {
+        return Verdict::Sources(agreed.sources.iter().copied().collect());
+    }
     if known().any(|remains| remains.leads && !remains.doubted) {
         let mut mine = groups(topology).filter(|(_, members)| members.contains_key(&me));
         return match mine.find(|(_, members)| !goes_on(members)) {
@@ -69,6 +77,26 @@ pub fn judge(topology: &Topology, me: NodeId, heard: &BTreeMap<NodeId, Result<Re
     } else {
         Verdict::Sources(sources)
     }
+}
+
+/// The groups whose source was never in doubt, by its node: it does not know that what others had acknowledged is lost.
+pub fn unaware(
+    topology: &Topology,
+    heard: &BTreeMap<NodeId, Result<Remains, String>>,
+    sources: &BTreeMap<GroupId, MemberId>,
+) -> BTreeMap<NodeId, Vec<GroupId>> {
+    let mut unaware: BTreeMap<NodeId, Vec<GroupId>> = BTreeMap::new();
+    if heard.values().flatten().any(|remains| !remains.sources.is_empty()) {
+        return unaware; // Whoever has agreed on it before has told them.
+    }
+    for (group, members) in groups(topology) {
+        let source = members.iter().find(|(_, member)| sources.get(&group) == Some(member));
+        let Some((id, _)) = source else { continue };
+        if heard.get(id).is_some_and(|heard| heard.as_ref().is_ok_and(|remains| !remains.doubted)) {
+            unaware.entry(*id).or_default().push(group);
+        }
+    }
+    unaware
 }
 
 fn groups(topology: &Topology) -> impl Iterator<Item = (GroupId, &BTreeMap<NodeId, MemberId>)> {
@@ -165,6 +193,24 @@ mod tests {
         };
         is_sound(2);
         assert!(matches!(judge(&topology, id(1), &heard), Verdict::Wait(why) if why.contains("a leader of")));
+    }
+
+    #[test]
+    fn what_others_have_agreed_on_holds_and_sources_that_were_sure_are_told_of_the_loss() {
+        let topology = topology();
+        let member = |group: u32, n: u8| topology.shards[&GroupId(group)].copies[&id(n)];
+        let mut heard = all(&[(member(1, 2), 9, 7)]);
+        let sources = BTreeMap::from([(GroupId(1), member(1, 3)), (GroupId(2), member(2, 1))]);
+        if let Some(Ok(remains)) = heard.get_mut(&id(3)) {
+            remains.sources = sources.iter().map(|(group, member)| (*group, *member)).collect();
+        }
+        assert_eq!(judge(&topology, id(1), &heard), Verdict::Sources(sources.clone()));
+        assert_eq!(unaware(&topology, &heard, &sources), BTreeMap::new());
+        let mut heard = all(&[]);
+        if let Some(Ok(remains)) = heard.get_mut(&id(1)) {
+            remains.doubted = false;
+        }
+        assert_eq!(unaware(&topology, &heard, &sources), BTreeMap::from([(id(1), vec![GroupId(2)])]));
     }
 
     #[test]

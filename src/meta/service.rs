@@ -24,9 +24,9 @@ const HELLO_PAUSE: Duration = Duration::from_millis(100);
 /// Answers on the standing's bus from now on.
 pub fn serve(standing: &Arc<Standing>) {
     let desk = Arc::new(Desk { standing: standing.clone(), free: Semaphore::new(AT_ONCE) });
-    let answer = move |_from: NodeId, body: Bytes| {
+    let answer = move |from: NodeId, body: Bytes| {
         let desk = desk.clone();
-        let answered = async move { encode(&desk.answer(&body).await) };
+        let answered = async move { encode(&desk.answer(from, &body).await) };
         Box::pin(answered) as futures::future::BoxFuture<'static, Bytes>
     };
     standing.bus.serve(META_SERVICE, Arc::new(answer));
@@ -38,7 +38,7 @@ struct Desk {
 }
 
 impl Desk {
-    async fn answer(&self, body: &[u8]) -> Answer {
+    async fn answer(&self, from: NodeId, body: &[u8]) -> Answer {
         let request = match serde_json::from_slice(body) {
             Ok(Request::Hello) => return Answer::Hello(self.standing.hello()),
             Ok(request) => request,
@@ -53,7 +53,11 @@ impl Desk {
                 Ok(()) => Answer::Prepared,
                 Err(why) => Answer::Refused(why),
             },
-            Request::Remains => Answer::Remains(self.standing.remains()),
+            Request::Remains(begun) => Answer::Remains(self.standing.remains(from, begun)),
+            Request::Lost(groups) => {
+                self.standing.note_loss(&groups);
+                Answer::Noted
+            }
             Request::Join { id, node } => self.join(id, node).await,
             Request::Propose(change) => match self.standing.leading_group() {
                 None => Answer::NotLeader(self.standing.leader()),

@@ -3,6 +3,7 @@
 //! All transitions are here. A life that ends takes its incarnation and its member id along; the next one has
 //! others, so nothing that was lost can be mistaken for still being there.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,6 +68,16 @@ pub struct Standing {
     rng: Mutex<StdRng>,
     life: watch::Sender<Life>,
     waits: watch::Sender<Option<String>>,
+    /// Drawn when the process started.
+    begun: u64,
+    reunited: Mutex<Option<Reunited>>,
+}
+
+/// What was agreed on when logs were compared.
+struct Reunited {
+    /// Whose logs were, by what their processes had drawn.
+    with: BTreeMap<NodeId, u64>,
+    sources: Vec<(GroupId, MemberId)>,
 }
 
 /// See the module.
@@ -107,8 +118,10 @@ impl Standing {
         memory: Option<Memory>,
     ) -> Standing {
         let rng = Mutex::new(rng);
+        let begun = rng.lock().next_u64();
         let life = watch::Sender::new(memory.map_or_else(|| Life::new(&rng), Life::remembered));
-        Standing { site, bus, groups, publisher, rng, life, waits: watch::Sender::new(None) }
+        let (waits, reunited) = (watch::Sender::new(None), Mutex::default());
+        Standing { site, bus, groups, publisher, rng, life, waits, begun, reunited }
     }
 
     /// The current life, and each change of it.
@@ -170,13 +183,36 @@ impl Standing {
         leads.then_some(group)
     }
 
-    /// What is left of this node's logs.
-    pub fn remains(&self) -> Remains {
+    /// A number that no other start of a node draws.
+    pub fn begun(&self) -> u64 {
+        self.begun
+    }
+
+    /// Logs were compared: these nodes', with this result.
+    pub fn reunite(&self, with: BTreeMap<NodeId, u64>, sources: &BTreeMap<GroupId, MemberId>) {
+        let sources = sources.iter().map(|(group, member)| (*group, *member)).collect();
+        *self.reunited.lock() = Some(Reunited { with, sources });
+    }
+
+    /// What others had acknowledged of these groups may be lost, though nothing was here.
+    pub fn note_loss(&self, groups: &[GroupId]) {
+        groups.iter().filter_map(|group| self.groups.group(*group)).for_each(|group| group.note_loss());
+    }
+
+    /// What is left of this node's logs, for a node that started with the number `begun`.
+    pub fn remains(&self, asker: NodeId, begun: u64) -> Remains {
         let leads = self.leading_group().is_some_and(|group| group.lease().is_valid(Instant::now()));
         let end = |((group, member), (term, index))| End { group, member, term, index };
         let doubted = self.groups.ends();
-        let ends = if doubted.is_empty() { self.groups.ends_now() } else { doubted.clone() };
-        Remains { leads, doubted: !doubted.is_empty(), ends: ends.into_iter().map(end).collect() }
+        let reunited = self.reunited.lock();
+        let counted_in = reunited.as_ref().filter(|it| it.with.get(&asker) == Some(&begun));
+        // To who was not compared with, because it has lost its own end since, this node is one that was never in doubt.
+        let is_over = reunited.is_some() && counted_in.is_none() && !self.groups.any_doubt();
+        let is_sure = doubted.is_empty() || is_over;
+        let ends = if is_sure { self.groups.ends_now() } else { doubted };
+        let sources = counted_in.map(|it| it.sources.clone()).unwrap_or_default();
+        let ends = ends.into_iter().map(end).collect();
+        Remains { leads, doubted: !is_sure, ends, sources, begun: self.begun }
     }
 
     /// Takes part in forming a cluster: Empty to Preparing, with a running member that waits for the others.

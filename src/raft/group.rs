@@ -118,6 +118,16 @@ impl Group {
         self.0.doubt.lock().is_some()
     }
 
+    /// What other copies had acknowledged may be missing from this log, though this copy itself was never in doubt.
+    pub fn note_loss(&self) {
+        self.0.lost.store(true, Ordering::Release);
+    }
+
+    /// Whether that was noted since the last call.
+    pub fn has_lost(&self) -> bool {
+        self.0.lost.load(Ordering::Relaxed) && self.0.lost.swap(false, Ordering::AcqRel)
+    }
+
     /// The lease that tells whether a read was current.
     pub fn lease(&self) -> Lease {
         self.0.lease.clone()

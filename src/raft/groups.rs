@@ -130,6 +130,7 @@ impl Groups {
             wake: Notify::new(),
             stopped: AtomicBool::new(false),
             doubt: Mutex::new(doubt),
+            lost: AtomicBool::new(false),
             inbox,
             kept,
             saving: self.saving.clone(),

@@ -55,6 +55,8 @@ pub struct Inside {
     pub stopped: AtomicBool,
     /// Whether its log may lack its end.
     pub doubt: Mutex<Option<Doubt>>,
+    /// See `Group::note_loss`.
+    pub lost: AtomicBool,
     pub inbox: Inbox,
     pub kept: Arc<Kept>,
     /// Leave to write a snapshot because the log has grown; the node's: one at a time.

@@ -11,6 +11,8 @@ use crate::time::Millis;
 
 /// How often a leader proposes that a history begin, until one has (ms).
 const RETRY: Millis = 1_000;
+/// In place of a lineage that is not known yet.
+const NEXT: u64 = u64::MAX;
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
@@ -19,7 +21,7 @@ pub struct History {
     applied: AtomicU64,
     /// Held while a change of single-node mode is numbered and told.
     turn: Mutex<()>,
-    /// The lineage that is to end, because what was acknowledged in it may be lost; 0: none, and none there is yet.
+    /// The lineage that is to end, because what was acknowledged in it may be lost; 0: none; [`NEXT`]: the first to come.
     doubted: AtomicU64,
     /// When a beginning was last proposed.
     proposed: AtomicU64,
@@ -40,24 +42,35 @@ impl History {
 
     /// A history begins, here or by a snapshot.
     pub fn begin(&self, lineage: u64) {
+        // It was in doubt already when its log had not been read so far.
+        let _ = self.doubted.compare_exchange(NEXT, lineage, Ordering::Relaxed, Ordering::Relaxed);
         self.lineage.store(lineage, Ordering::Release);
     }
 
     /// Entries that were acknowledged may be lost: what follows is another history.
     pub fn doubt(&self) {
-        self.doubted.store(self.lineage(), Ordering::Relaxed);
+        let lineage = match self.lineage() {
+            0 => NEXT,
+            lineage => lineage,
+        };
+        self.doubted.store(lineage, Ordering::Relaxed);
+    }
+
+    /// After which lineage another has to begin before anything else is written: there is none yet, or it is in doubt.
+    pub fn ends_after(&self) -> Option<u64> {
+        let lineage = self.lineage();
+        (lineage == 0 || lineage == self.doubted.load(Ordering::Relaxed)).then_some(lineage)
     }
 
     /// Whether its leader should propose at `now` that another history begin, and after which: there is none yet, or it
     /// is in doubt; and it was not proposed just before.
     pub fn should_end(&self, now: Millis) -> Option<u64> {
-        let lineage = self.lineage();
-        let due = lineage == self.doubted.load(Ordering::Relaxed)
-            && now.saturating_sub(self.proposed.load(Ordering::Relaxed)) >= RETRY;
+        let after = self.ends_after()?;
+        let due = now.saturating_sub(self.proposed.load(Ordering::Relaxed)) >= RETRY;
         if due {
             self.proposed.store(now, Ordering::Relaxed);
         }
-        due.then_some(lineage)
+        due.then_some(after)
     }
 
     /// An entry is applied as a whole.
@@ -91,5 +104,16 @@ mod tests {
         assert_eq!(history.should_end(10_000), Some(7));
         history.begin(8);
         assert_eq!(history.should_end(20_000), None);
+    }
+
+    #[test]
+    fn a_history_that_is_in_doubt_before_it_is_known_ends_too() {
+        let history = History::default();
+        history.doubt();
+        assert_eq!(history.ends_after(), Some(0));
+        history.begin(7);
+        assert_eq!(history.ends_after(), Some(7));
+        history.begin(8);
+        assert_eq!(history.ends_after(), None);
     }
 }

@@ -96,9 +96,13 @@ impl Proposer {
                 return;
             }
             queue.in_flight += 1;
-            if self.history.lineage() == 0 {
-                // No write is without a place in a history; the first such entry begins it, in the others it does nothing.
-                queue.waiting.push_front((unasked(1), self.beginning(0)));
+            if self.group.has_lost() {
+                self.history.doubt();
+            }
+            if let Some(after) = self.history.ends_after() {
+                // No write is without a place in a history, nor in one that is in doubt; the first such entry begins it, in
+                // the others it does nothing.
+                queue.waiting.push_front((unasked(1), self.beginning(after)));
             }
             let time = self.stamp.departs();
             let (pieces, bytes) = self.gather(&mut queue.waiting, time);

@@ -28,6 +28,9 @@ impl Upkeep {
     /// One step; returns how many keys it removed, or asked the log to remove.
     pub fn step(&mut self, shard: &Shard, proposer: Option<&Arc<Proposer>>) -> usize {
         let now = shard.stamp.now();
+        if proposer.is_some_and(|proposer| proposer.group().has_lost()) {
+            shard.history.doubt();
+        }
         if let Some(proposer) = proposer
             && let Some(after) = shard.history.should_end(now)
         {

@@ -18,6 +18,7 @@ mod messages;
 mod near;
 mod network;
 mod node;
+mod reunion;
 mod runs;
 mod server;
 mod story;

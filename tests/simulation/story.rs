@@ -15,6 +15,7 @@ use crate::invariants::{acknowledged, caches, expiry, linearizable, near, replic
 use crate::machines::Durability;
 use crate::near::{KINDS, Near, follow, keep_using};
 use crate::node::NODES;
+use crate::reunion;
 use crate::server::Fault;
 use crate::trace::Trace;
 use crate::workload::{CLIENTS, Records, read_loyally, work};
@@ -25,7 +26,7 @@ pub const CHAOS: u64 = 5_000;
 /// Between two faults, or behind them, caches are right at once; and so long (ms) that is looked at.
 const CALM: u64 = 500;
 /// Long enough for every key's time to live to be over, every push to arrive, every write to be on the disks (ms).
-const REST: u64 = 1_200;
+pub const REST: u64 = 1_200;
 
 /// Runs a seed; what it did in one line, or what went wrong and the events before. To be called on a new thread.
 pub fn tell(seed: u64, fault: Option<Fault>, trace: &Trace) -> Result<String, String> {
@@ -94,10 +95,15 @@ fn live(world: &mut World, seed: u64) -> Option<String> {
     replicas::check(world);
     linearizable::check(&records, &Pair { mended, skew: faults.skew }, &world.trace);
 
+    let reunited = match world.durability() {
+        Durability::Quorum => reunion::tell(world, seed, &records, &caches)?,
+        Durability::Memory | Durability::QuorumFsync => "nothing lost".into(),
+    };
+
     let ((calls, unknown), (installed, compared)) = (records.counts(), world.replicas.counts());
     Some(format!(
         "{} faults, {calls} calls ({unknown} without an answer), {} leaderships, {installed} snapshots, \
-         {compared} digests, {tracked} tracked values, {near} near, {}, healthy after {recovery} ms, {after}",
+         {compared} digests, {tracked} tracked values, {near} near, {}, healthy after {recovery} ms, {after}, {reunited}",
         faults.count,
         world.leaders.count(),
         told(world, &caches),

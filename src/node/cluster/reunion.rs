@@ -9,12 +9,12 @@ use futures::future::join_all;
 use tokio::time::{Instant, sleep};
 
 use crate::bus::call::Peer;
-use crate::id::NodeId;
+use crate::id::{GroupId, NodeId};
 use crate::meta::message::{Answer, Remains, Request, ask};
-use crate::meta::reunion::{Verdict, judge};
+use crate::meta::reunion::{Verdict, judge, unaware};
 use crate::meta::standing::Standing;
 use crate::raft::groups::Groups;
-use crate::topology::Node;
+use crate::topology::{Node, Topology};
 
 /// Between two rounds.
 const ROUND: Duration = Duration::from_millis(250);
@@ -30,8 +30,18 @@ pub async fn reunite(standing: Arc<Standing>, groups: Groups) {
     let mut said: Option<(String, Instant)> = None;
     let sources = loop {
         sleep(ROUND).await;
-        match round(&standing).await {
-            Verdict::Sources(sources) => break sources,
+        let heard = round(&standing).await;
+        let topology = standing.topology().borrow().clone();
+        match judge(&topology, standing.site.me, &heard) {
+            Verdict::Sources(sources) => {
+                // Before anything else is written there, which takes the copies in doubt.
+                if tell(&standing, &topology, unaware(&topology, &heard, &sources)).await {
+                    let begun =
+                        |(id, remains): (NodeId, Result<Remains, String>)| Some((id, remains.ok()?.begun));
+                    standing.reunite(heard.into_iter().filter_map(begun).collect(), &sources);
+                    break sources;
+                }
+            }
             Verdict::BeginAnew => {
                 tracing::info!(
                     "the others have gone on: this node begins a new life and is brought up by them"
@@ -65,20 +75,31 @@ pub async fn reunite(standing: Arc<Standing>, groups: Groups) {
     groups.forget_ends();
 }
 
-async fn round(standing: &Standing) -> Verdict {
+/// Tells nodes of what is lost; whether all have heard.
+async fn tell(standing: &Standing, topology: &Topology, unaware: BTreeMap<NodeId, Vec<GroupId>>) -> bool {
+    for (id, groups) in unaware {
+        let Some(node) = topology.nodes.get(&id) else { return false };
+        let peer = Peer { node: Some(id), addr: node.bus };
+        if !matches!(ask(&standing.bus, peer, &Request::Lost(groups), TIMEOUT).await, Ok(Answer::Noted)) {
+            return false;
+        }
+    }
+    true
+}
+
+async fn round(standing: &Standing) -> BTreeMap<NodeId, Result<Remains, String>> {
     let topology = standing.topology().borrow().clone();
     let ask_one = async |(id, node): (&NodeId, &Node)| {
         if *id == standing.site.me {
-            return (*id, Ok(standing.remains()));
+            return (*id, Ok(standing.remains(*id, standing.begun())));
         }
         let peer = Peer { node: Some(*id), addr: node.bus };
-        let answer = ask(&standing.bus, peer, &Request::Remains, TIMEOUT).await;
+        let answer = ask(&standing.bus, peer, &Request::Remains(standing.begun()), TIMEOUT).await;
         let remains: Result<Remains, String> = answer.and_then(|answer| match answer {
             Answer::Remains(remains) => Ok(remains),
             other => Err(format!("an answer that does not fit: {other:?}")),
         });
         (*id, remains)
     };
-    let heard = join_all(topology.nodes.iter().map(ask_one)).await;
-    judge(&topology, standing.site.me, &heard.into_iter().collect())
+    join_all(topology.nodes.iter().map(ask_one)).await.into_iter().collect()
 }

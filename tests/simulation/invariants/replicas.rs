@@ -67,6 +67,12 @@ impl Replicas {
         }
     }
 
+    /// Acknowledged entries are lost: others may come to stand in their place.
+    pub fn lost(&self) {
+        let seen = &mut *self.seen.lock();
+        (seen.entries, seen.digests) = Default::default();
+    }
+
     /// A copy has installed a snapshot.
     pub fn installed(&self, node: usize, group: GroupId) {
         self.trace.note(format!("node {node} installs a snapshot of {group}"));

@@ -24,6 +24,8 @@ use crate::trace::Trace;
 const CALM: u64 = 100;
 /// Ages are whole milliseconds, and so is time here; heartbeats and what they say are of two clocks.
 const SLACK: u64 = 3;
+/// A value is on its way to a cache for so long (ms) at most.
+const UNDER_WAY: u64 = 1_000;
 /// Own writes remembered of a key, of which one is in the cache.
 const CANDIDATES: usize = 4;
 
@@ -44,6 +46,8 @@ struct Seen {
     acknowledged: BTreeMap<GroupId, Vec<(u64, u64)>>,
     caches: Vec<Cache>,
     weather: Weather,
+    /// Values that are taken in before (ms) may be of a history that is lost.
+    unknown_until: u64,
     counts: Counts,
 }
 
@@ -134,6 +138,14 @@ impl Staleness {
         self.seen.lock().counts
     }
 
+    /// Acknowledged writes are lost: what is known of indexes is not so any more, nor what is under way with one.
+    pub fn lost(&self) {
+        let seen = &mut *self.seen.lock();
+        (seen.changes, seen.applied, seen.acknowledged) = Default::default();
+        seen.caches.iter_mut().for_each(|cache| cache.held.clear());
+        seen.unknown_until = self.trace.now() + UNDER_WAY;
+    }
+
     /// A copy has applied an entry; `acknowledges`: it had proposed it.
     pub fn applied(&self, group: GroupId, index: u64, keyspace: &Keyspace, acknowledges: bool) {
         let now = self.trace.now();
@@ -170,7 +182,11 @@ impl Staleness {
 
     /// A cache has taken a value in.
     pub fn filled(&self, cache: usize, key: &[u8], held: Held) {
-        let seen = &mut *self.seen.lock();
+        let (now, seen) = (self.trace.now(), &mut *self.seen.lock());
+        if now < seen.unknown_until {
+            seen.caches[cache].held.remove(key);
+            return;
+        }
         seen.counts.overtaken += usize::from(seen.overtaken(key, &held).is_some());
         let candidates = seen.caches[cache].held.entry(key.to_vec()).or_default();
         match held.written {
