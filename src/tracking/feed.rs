@@ -12,6 +12,7 @@ use slotcast_wire::invalidation::{Reason, write_heartbeat, write_keys, write_slo
 use slotcast_wire::position::Position;
 
 use crate::id::GroupId;
+use crate::tracking::frames::{Encoded, Frames};
 use crate::tracking::ring::{Cursor, Next, Ring};
 use crate::tracking::segment::Touched;
 use crate::tracking::slots::Slots;
@@ -55,6 +56,8 @@ pub trait Territory {
 #[derive(Debug)]
 pub struct Feed {
     wishes: Wishes,
+    /// It wants to hear of every key, and is told what all others are who do.
+    is_for_all: bool,
     shards: BTreeMap<GroupId, Told>,
 }
 
@@ -90,7 +93,8 @@ impl Start {
 impl Feed {
     /// Of no shard yet.
     pub fn new(wishes: Wishes) -> Self {
-        Self { wishes, shards: BTreeMap::new() }
+        let is_for_all = wishes.prefixes.is_empty() && wishes.slots.is_all();
+        Self { wishes, is_for_all, shards: BTreeMap::new() }
     }
 
     /// Adds a shard: from a lineage and index, or from now on. Returns where it begins.
@@ -153,8 +157,12 @@ impl Feed {
         out: &mut Vec<u8>,
     ) {
         for (shard, told) in &mut self.shards {
-            if let Some(ring) = rings.get(shard).filter(|ring| ring.extent().lineage != 0) {
-                told.pull(*shard, ring, &self.wishes, territory, out);
+            let Some(ring) = rings.get(shard).filter(|ring| ring.has_history()) else { continue };
+            let is_told = ring.is_all_seen(&told.cursor)
+                || self.is_for_all && told.go_along(ring, self.wishes.max_keys, out);
+            if !is_told {
+                let shared = self.is_for_all.then_some(&ring.frames);
+                told.pull((*shard, ring), &self.wishes, territory, shared, out);
             }
         }
     }
@@ -253,10 +261,10 @@ impl Gathered<'_> {
 impl Told {
     fn pull(
         &mut self,
-        shard: GroupId,
-        ring: &Ring,
+        (shard, ring): (GroupId, &Ring),
         wishes: &Wishes,
         territory: &dyn Territory,
+        shared: Option<&Frames<Cursor>>,
         out: &mut Vec<u8>,
     ) {
         let mut gathered = Gathered { wishes, keys: Keys::default(), bytes: 0, slots: None, flushed: false };
@@ -290,8 +298,25 @@ impl Told {
             write_slots(out, to, territory.slots(shard).1, &slots.ranges(), Reason::TooMany);
             self.write(shard, &gathered.keys, out);
         } else if !gathered.keys.is_empty() {
+            let (from, mark) = (self.told, out.len());
             self.write(shard, &gathered.keys, out);
+            if let Some(frames) = shared {
+                let bytes = out.get(mark..).unwrap_or_default().to_vec();
+                let (keys, after) = (gathered.keys.len(), self.cursor.clone());
+                let (lineage, to) = (after.lineage, after.index);
+                frames.leave(Encoded { lineage, from, to, keys, bytes, after });
+            }
         }
+    }
+
+    /// Appends what others who stood here were told; whether that was all. The cursor may have been ahead of what was
+    /// told, over entries that changed nothing: the frames go on from what was told.
+    fn go_along(&mut self, ring: &Ring, max_keys: usize, out: &mut Vec<u8>) -> bool {
+        let copied = ring.frames.copy(self.cursor.lineage, self.told, max_keys, out);
+        copied.is_some_and(|(to, after)| {
+            (self.told, self.cursor) = (to, after);
+            ring.is_all_seen(&self.cursor)
+        })
     }
 
     fn write(&mut self, shard: GroupId, keys: &Keys, out: &mut Vec<u8>) {

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use parking_lot::Mutex;
 
 use crate::time::Millis;
+use crate::tracking::frames::Frames;
 use crate::tracking::segment::{Mark, Segment, Touched};
 
 /// A segment is closed at this size: what an idle reader holds on to, and the grain in which the past is forgotten.
@@ -28,6 +29,11 @@ static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 pub struct Ring {
     id: u64,
     state: Mutex<State>,
+    /// The state's, for readers who only ask whether there is anything new: whoever is woken looks at all rings.
+    lineage: AtomicU64,
+    head: AtomicU64,
+    /// What readers of everything were told last.
+    pub frames: Frames<Cursor>,
     /// Bytes it may hold.
     limit: AtomicUsize,
 }
@@ -144,7 +150,14 @@ impl Ring {
             now: 0,
         };
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        Self { id, state: Mutex::new(state), limit: AtomicUsize::new(limit) }
+        Self {
+            id,
+            state: Mutex::new(state),
+            lineage: AtomicU64::new(0),
+            head: AtomicU64::new(0),
+            frames: Frames::default(),
+            limit: AtomicUsize::new(limit),
+        }
     }
 
     /// Notes what the entry at `index` changed.
@@ -169,6 +182,7 @@ impl Ring {
         let mut state = self.state.lock();
         let news = state.open.last() > state.head;
         state.head = state.head.max(index);
+        self.head.store(state.head, Ordering::SeqCst);
         news
     }
 
@@ -180,6 +194,22 @@ impl Ring {
         state.open = Segment::new(index);
         state.bytes = 0;
         (state.lineage, state.floor, state.head) = (lineage, index, index);
+        self.lineage.store(lineage, Ordering::SeqCst);
+        self.head.store(index, Ordering::SeqCst);
+    }
+
+    /// Whether it is one of a history: a copy that was just made knows nothing yet.
+    pub fn has_history(&self) -> bool {
+        self.lineage.load(Ordering::SeqCst) != 0
+    }
+
+    /// Whether a cursor stands at the newest entry, and not within it. Whoever is woken by what comes behind it is
+    /// woken after this tells so.
+    #[inline]
+    pub fn is_all_seen(&self, cursor: &Cursor) -> bool {
+        self.head.load(Ordering::SeqCst) == cursor.index
+            && self.lineage.load(Ordering::SeqCst) == cursor.lineage
+            && !cursor.midway
     }
 
     /// Tells the time, and forgets what is older than `age` (ms) or beyond `limit` bytes.

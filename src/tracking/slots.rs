@@ -20,6 +20,11 @@ impl Slots {
         Self(Box::new([u64::MAX; WORDS]))
     }
 
+    /// Whether every slot is in.
+    pub fn is_all(&self) -> bool {
+        self.0.iter().all(|word| *word == u64::MAX)
+    }
+
     /// Puts one in.
     pub fn insert(&mut self, slot: u16) {
         if let Some(word) = self.0.get_mut(usize::from(slot) / 64) {
