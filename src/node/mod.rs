@@ -102,8 +102,6 @@ impl Node {
         }
         info!(port = config.startup.port, "ready to accept connections");
         tokio::spawn(housekeeping::keep(server.clone()));
-        let rings = server.context.rings.clone();
-        tokio::spawn(async move { rings.wake_many().await });
         tokio::spawn(saving::save_when_asked(server.clone()));
         let node = Node { server, cluster };
         node.until_stopped(signals).await;

@@ -60,6 +60,8 @@ impl IoThreads {
 }
 
 async fn own(mut accepted: Receiver<TcpStream>, server: Arc<Server>) {
+    let rings = server.context.rings.clone();
+    tokio::spawn(async move { rings.wake_here().await });
     while let Some(stream) = accepted.recv().await {
         if let Err(error) = serve(stream, &server) {
             debug!(%error, "a connection was gone before it was served");

@@ -16,22 +16,35 @@ use crate::id::GroupId;
 use crate::server::Server;
 use crate::session::following::{Following, Lands};
 use crate::shard::Shard;
+use crate::tracking::feed::Territory;
+use crate::tracking::slots::Slots;
 
 /// When a connection's stream is to be looked at next.
 pub struct Feeding {
     heartbeat: Instant,
     /// Changes are gathered until then.
     pull: Instant,
+    /// There is something to gather.
+    news: bool,
     /// The next of them that matters.
     due: Instant,
     timer: Pin<Box<Sleep>>,
+    /// What the timer is set to.
+    set: Option<Instant>,
 }
 
 impl Default for Feeding {
     /// Due at once.
     fn default() -> Self {
         let now = Instant::now();
-        Self { heartbeat: now, pull: now, due: now, timer: Box::pin(sleep_until(now)) }
+        Self {
+            heartbeat: now,
+            pull: now,
+            news: false,
+            due: now,
+            timer: Box::pin(sleep_until(now)),
+            set: None,
+        }
     }
 }
 
@@ -51,17 +64,22 @@ impl Feeding {
     ) {
         loop {
             let now = Instant::now();
-            following.listening.reader().looks();
+            self.news |= following.listening.reader().looks();
             // Either is a reason to look: a heartbeat that is due must not wait, and be asked for again and again, until
             // changes have been gathered for long enough.
             if now >= self.pull.min(self.heartbeat) {
-                self.pull = now + following.max_delay;
+                (self.pull, self.news) = (now + following.max_delay, false);
                 self.feed(following, server, now, out);
             }
-            self.due = match following.max_delay.is_zero() {
-                true => self.heartbeat,
-                false => self.heartbeat.min(self.pull),
+            self.due = match self.news {
+                true => self.heartbeat.min(self.pull),
+                false => self.heartbeat,
             };
+            // Most pushes come between two heartbeats, for which the timer is set already.
+            if self.set == Some(self.due) && !self.timer.is_elapsed() {
+                return;
+            }
+            self.set = Some(self.due);
             self.timer.as_mut().reset(self.due);
             if self.timer.as_mut().poll(task).is_pending() {
                 return;
@@ -70,8 +88,7 @@ impl Feeding {
     }
 
     fn feed(&mut self, following: &mut Following, server: &Server, now: Instant, out: &mut Vec<u8>) {
-        let rings = server.context.rings.all();
-        let lands = Lands(server.context.view());
+        let (rings, lands) = (server.context.rings.all(), Ashore(server));
         if now < self.heartbeat {
             return following.feed.pull(&rings, &lands, out);
         }
@@ -80,6 +97,15 @@ impl Feeding {
         ages.keys().for_each(|shard| following.feed.expect(*shard, None));
         following.feed.pull(&rings, &lands, out);
         following.feed.heartbeat(&rings, &ages, out);
+    }
+}
+
+/// The slots of shards, looked up when somebody asks: most pushes name keys.
+struct Ashore<'a>(&'a Server);
+
+impl Territory for Ashore<'_> {
+    fn slots(&self, shard: GroupId) -> (Slots, u64) {
+        Lands(self.0.context.view()).slots(shard)
     }
 }
 

@@ -1,13 +1,15 @@
 //! A node's invalidation logs, one a shard, and who waits for news of them.
 //!
 //! Wherever the stream is read from, it is pulled: news only wakes a reader, once, until it has looked again. With many
-//! readers even that would take the applying thread too long; a task does it then ([`Rings::wake_many`]).
+//! readers even that would take the applying thread too long, and a wake-up from another thread is a system call: so the
+//! readers of a thread are woken there, all by one wake-up ([`Rings::wake_here`]).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread::ThreadId;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, Guard};
 use parking_lot::RwLock;
 use tokio::sync::Notify;
 
@@ -15,7 +17,7 @@ use crate::id::GroupId;
 use crate::time::Millis;
 use crate::tracking::ring::Ring;
 
-/// Readers that the applying thread wakes by itself; more are woken by a task.
+/// Readers of a thread that the applying thread wakes by itself; more are woken by a task of theirs.
 const FEW: usize = 8;
 
 /// What news wakes.
@@ -30,20 +32,51 @@ pub struct Reader {
     woken: AtomicBool,
 }
 
+/// The readers that one thread owns.
+struct Crowd {
+    thread: ThreadId,
+    readers: RwLock<Vec<Arc<Reader>>>,
+    /// How many they are.
+    count: AtomicUsize,
+    news: Notify,
+    /// A task there wakes them.
+    is_served: AtomicBool,
+}
+
+impl Crowd {
+    fn change(&self, change: impl FnOnce(&mut Vec<Arc<Reader>>)) {
+        let mut readers = self.readers.write();
+        change(&mut readers);
+        self.count.store(readers.len(), Ordering::SeqCst);
+    }
+
+    fn notify(&self) {
+        match self.count.load(Ordering::SeqCst) {
+            0 => {}
+            FEW.. if self.is_served.load(Ordering::SeqCst) => self.news.notify_one(),
+            _ => self.notify_each(),
+        }
+    }
+
+    fn notify_each(&self) {
+        self.readers.read().iter().for_each(|reader| reader.notify());
+    }
+}
+
 /// See the module's documentation.
 #[derive(Default)]
 pub struct Rings {
     rings: ArcSwap<BTreeMap<GroupId, Arc<Ring>>>,
-    readers: RwLock<Vec<Arc<Reader>>>,
-    many: Notify,
+    /// One a thread.
+    crowds: RwLock<Vec<Arc<Crowd>>>,
     /// Somebody has asked for a position: from then on nothing is left out.
     wanted: AtomicBool,
 }
 
 impl Reader {
-    /// To be called before looking at the rings: news after this wakes again.
-    pub fn looks(&self) {
-        self.woken.store(false, Ordering::SeqCst);
+    /// To be called before looking at the rings: news after this wakes again. Whether there was any before.
+    pub fn looks(&self) -> bool {
+        self.woken.swap(false, Ordering::SeqCst)
     }
 
     /// Whether there has been news since it looked.
@@ -60,15 +93,18 @@ impl Reader {
 
 /// Somebody who is woken by news until this is dropped.
 pub struct Listening {
-    rings: Arc<Rings>,
+    crowd: Arc<Crowd>,
     reader: Arc<Reader>,
 }
 
 impl Listening {
-    /// From now on.
+    /// From now on, as one of this thread's.
     pub fn join(rings: Arc<Rings>, wake: Arc<dyn Wake>) -> Self {
-        let reader = rings.join(wake);
-        Self { rings, reader }
+        rings.want();
+        let reader = Arc::new(Reader { wake, woken: AtomicBool::new(false) });
+        let crowd = rings.crowd_here();
+        crowd.change(|readers| readers.push(reader.clone()));
+        Self { crowd, reader }
     }
 
     /// See [`Reader`].
@@ -79,7 +115,7 @@ impl Listening {
 
 impl Drop for Listening {
     fn drop(&mut self) {
-        self.rings.leave(&self.reader);
+        self.crowd.change(|readers| readers.retain(|other| !Arc::ptr_eq(other, &self.reader)));
     }
 }
 
@@ -106,9 +142,9 @@ impl Rings {
         });
     }
 
-    /// All of them.
-    pub fn all(&self) -> Arc<BTreeMap<GroupId, Arc<Ring>>> {
-        self.rings.load_full()
+    /// All of them, as they are now: not to be held for long.
+    pub fn all(&self) -> Guard<Arc<BTreeMap<GroupId, Arc<Ring>>>> {
+        self.rings.load()
     }
 
     /// A shard's.
@@ -127,31 +163,35 @@ impl Rings {
         self.wanted.load(Ordering::SeqCst)
     }
 
-    fn join(&self, wake: Arc<dyn Wake>) -> Arc<Reader> {
-        self.want();
-        let reader = Arc::new(Reader { wake, woken: AtomicBool::new(false) });
-        self.readers.write().push(reader.clone());
-        reader
-    }
-
-    fn leave(&self, reader: &Arc<Reader>) {
-        self.readers.write().retain(|other| !Arc::ptr_eq(other, reader));
+    fn crowd_here(&self) -> Arc<Crowd> {
+        let thread = std::thread::current().id();
+        let mut crowds = self.crowds.write();
+        if let Some(crowd) = crowds.iter().find(|crowd| crowd.thread == thread) {
+            return crowd.clone();
+        }
+        let crowd = Arc::new(Crowd {
+            thread,
+            readers: RwLock::default(),
+            count: AtomicUsize::new(0),
+            news: Notify::new(),
+            is_served: AtomicBool::new(false),
+        });
+        crowds.push(crowd.clone());
+        crowd
     }
 
     /// There is news.
     pub fn notify(&self) {
-        let readers = self.readers.read();
-        match readers.len() > FEW {
-            true => self.many.notify_one(),
-            false => readers.iter().for_each(|reader| reader.notify()),
-        }
+        self.crowds.read().iter().for_each(|crowd| crowd.notify());
     }
 
-    /// Wakes readers when there are many of them, for ever.
-    pub async fn wake_many(&self) {
+    /// Wakes this thread's readers when they are many, for ever.
+    pub async fn wake_here(&self) {
+        let crowd = self.crowd_here();
+        crowd.is_served.store(true, Ordering::SeqCst);
         loop {
-            self.many.notified().await;
-            self.readers.read().iter().for_each(|reader| reader.notify());
+            crowd.news.notified().await;
+            crowd.notify_each();
         }
     }
 
