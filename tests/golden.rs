@@ -106,7 +106,7 @@ impl Runner {
         locked.events.note(self.events);
         execute(command, &mut locked, args, &mut Reply::new(out, self.proto));
         note_misses(command, &mut locked, args);
-        let effects = locked.take_effects();
+        let effects = locked.effects().to_vec();
         assert!(command.is_write() || effects.is_empty(), "a read changed something");
         Ok((effects, locked.events.take()))
     }

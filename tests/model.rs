@@ -265,7 +265,7 @@ impl Server {
         let mut out = Vec::new();
         execute(command, &mut locked, args, &mut Reply::new(&mut out, Proto::Resp3));
         let frame = FrameDecoder::default().decode(&out).expect("a frame").1.expect("a whole frame");
-        (frame, locked.take_effects())
+        (frame, locked.effects().to_vec())
     }
 
     fn step(&mut self, step: &Step) -> (Answer, Vec<Effect>) {

@@ -5,7 +5,7 @@
 
 use smallvec::SmallVec;
 
-use crate::keyspace::effect::{Change, Effect};
+use crate::keyspace::effect::{Change, Effect, Key};
 use crate::keyspace::hash::Hash;
 use crate::keyspace::locked::{Deadline, Held, Locked, WrongType};
 use crate::keyspace::record::Record;
@@ -276,7 +276,7 @@ impl Locked<'_> {
         record.set_version(version);
         record.touch(seconds);
         let hash = keyspace.hash(record.key());
-        let key: Option<Box<[u8]>> = self.effects.is_some().then(|| record.key().into());
+        let key: Option<Key> = self.effects.is_some().then(|| Key::from_slice(record.key()));
         let (memory, volatile) = (record.memory() as i64, record.expires_at().is_some() as i64);
         let at = self.number(record.key());
         let slot = self.held_slot_mut(at)?;
@@ -294,15 +294,15 @@ impl Locked<'_> {
             bytes: table + memory - old.bytes,
             volatile: volatile - old.volatile,
         });
-        if let Some(key) = key {
-            self.note(at, &key, Change::Set);
+        if let (Some(key), Some(effects)) = (key, &mut self.effects) {
+            effects.push(Effect::Key { slot: at, key, change: Change::Set });
         }
         replaced.map(|old| old.expires_at().is_some_and(|deadline| deadline <= now))
     }
 
     fn note(&mut self, slot: u16, key: &[u8], change: Change) {
         if let Some(effects) = &mut self.effects {
-            effects.push(Effect::Key { slot, key: key.into(), change });
+            effects.push(Effect::Key { slot, key: Key::from_slice(key), change });
         }
     }
 }

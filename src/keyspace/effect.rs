@@ -4,6 +4,13 @@
 //! the one source of invalidations (and later of keyspace notifications): whoever changes a key in any way shows
 //! up here, and nothing else does. An effect doesn't know who is interested.
 
+use smallvec::SmallVec;
+
+/// What one request did, in order; mostly one change of a key that is not long, which takes no allocation.
+pub type Effects = SmallVec<[Effect; 1]>;
+/// A changed key.
+pub type Key = SmallVec<[u8; 31]>;
+
 /// One change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
@@ -12,7 +19,7 @@ pub enum Effect {
         /// The key's slot.
         slot: u16,
         /// The key.
-        key: Box<[u8]>,
+        key: Key,
         /// In which way.
         change: Change,
     },

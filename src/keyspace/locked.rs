@@ -14,7 +14,7 @@ use slotcast_wire::slot::{SLOTS, slot_of};
 use smallvec::SmallVec;
 
 use crate::keyspace::Keyspace;
-use crate::keyspace::effect::Effect;
+use crate::keyspace::effect::{Effect, Effects};
 use crate::keyspace::event::Events;
 use crate::keyspace::hash::Hash;
 use crate::keyspace::record::Record;
@@ -74,7 +74,7 @@ pub struct Locked<'k> {
     now: Millis,
     seed: Cell<u64>,
     territory: Option<&'k dyn Territory>,
-    pub(super) effects: Option<Vec<Effect>>,
+    pub(super) effects: Option<Effects>,
     /// What it is called (keyspace notifications).
     pub events: Events,
     lapsed: RefCell<Vec<Box<[u8]>>>,
@@ -111,7 +111,7 @@ impl<'k> Locked<'k> {
             now,
             seed: Cell::new(seed),
             territory: None,
-            effects: observed().then(Vec::new),
+            effects: observed().then(Effects::new),
             events: Events::default(),
             lapsed: RefCell::default(),
             lookups: Cell::default(),
@@ -148,8 +148,8 @@ impl<'k> Locked<'k> {
     }
 
     /// What happened so far, in order; the locks are still held.
-    pub fn take_effects(&mut self) -> Vec<Effect> {
-        self.effects.as_mut().map(std::mem::take).unwrap_or_default()
+    pub fn effects(&self) -> &[Effect] {
+        self.effects.as_deref().unwrap_or_default()
     }
 
     /// Keys that were found past their deadline and should be removed by a write.

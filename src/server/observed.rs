@@ -26,7 +26,8 @@ pub struct Observed {
     invalidation: Arc<Invalidation>,
     rings: Arc<Rings>,
     ring: Arc<Ring>,
-    config: Arc<Config>,
+    /// In a cluster.
+    always_keeps_log: bool,
     metrics: Arc<Metrics>,
 }
 
@@ -41,11 +42,12 @@ impl Observed {
         shard: GroupId,
     ) -> Self {
         let ring = rings.open(shard, config.live().invalidation_window_bytes as usize);
-        Self { shard, notifications, invalidation, rings, ring, config, metrics }
+        let always_keeps_log = config.startup.cluster_enabled;
+        Self { shard, notifications, invalidation, rings, ring, always_keeps_log, metrics }
     }
 
     fn keeps_log(&self) -> bool {
-        self.config.startup.cluster_enabled || self.rings.are_wanted()
+        self.always_keeps_log || self.rings.are_wanted()
     }
 }
 

@@ -153,16 +153,16 @@ impl Shard {
         if !events.is_empty() {
             self.observer.announce(occasion.here, &events);
         }
-        let effects = locked.take_effects();
+        let effects = locked.effects();
         match occasion.index {
             Some(index) if effects.is_empty() => index,
             None if effects.is_empty() => self.history.applied(),
             Some(index) => {
-                self.observer.observe(index, occasion.author, &effects);
+                self.observer.observe(index, occasion.author, effects);
                 index
             }
             None => self.history.number(|index| {
-                self.observer.observe(index, occasion.author, &effects);
+                self.observer.observe(index, occasion.author, effects);
                 self.observer.applied(index);
             }),
         }
