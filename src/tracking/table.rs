@@ -4,11 +4,14 @@
 //! (as Redis defines it). A connection that has gone is not searched for: its id means nothing any more and goes
 //! with the key, or when the key's readers are too many. Beyond its limits the table lets keys go and tells their
 //! readers, as if they had changed.
+//!
+//! While anybody tracks, every write looks its key up: hashed once for stripe and table, and keys that are not long lie
+//! in the table itself.
 
 use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-use hashbrown::HashMap;
+use hashbrown::HashTable;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
@@ -16,6 +19,8 @@ use crate::id::GroupId;
 
 /// The readers of a key.
 pub type Readers = SmallVec<[u64; 2]>;
+/// A key.
+pub type Key = SmallVec<[u8; 31]>;
 
 const STRIPES: usize = 256;
 
@@ -30,6 +35,7 @@ const LET_GO_AT_ONCE: usize = 4;
 const MANY_READERS: usize = 16;
 
 struct Entry {
+    key: Key,
     /// The shard whose copy has been read.
     shard: GroupId,
     /// Ascending.
@@ -37,15 +43,15 @@ struct Entry {
 }
 
 impl Entry {
-    fn bytes(&self, key: &[u8]) -> usize {
-        ENTRY_BYTES + key.len() + self.readers.len() * size_of::<u64>()
+    fn bytes(&self) -> usize {
+        ENTRY_BYTES + self.key.len() + self.readers.len() * size_of::<u64>()
     }
 }
 
 /// The keys with one hash modulo [`STRIPES`], under a lock of their own.
 #[derive(Default)]
 struct Stripe {
-    entries: HashMap<Box<[u8]>, Entry, foldhash::fast::RandomState>,
+    entries: HashTable<Entry>,
     /// Keys, each counted once for every reader.
     items: usize,
     bytes: usize,
@@ -67,7 +73,7 @@ impl Default for Table {
 }
 
 /// Keys that were let go, with those to tell.
-pub type LetGo = SmallVec<[(Box<[u8]>, Readers); 1]>;
+pub type LetGo = SmallVec<[(Key, Readers); 1]>;
 
 impl Table {
     /// Notes that `reader` has read `key` in a copy of `shard`. `limit`: keys the table may hold; those it lets go
@@ -79,12 +85,13 @@ impl Table {
         limit: usize,
         is_there: impl Fn(u64) -> bool,
     ) -> LetGo {
-        let mut guard = self.stripe(key).lock();
+        let hash = self.hash(key);
+        let mut guard = self.stripe(hash).lock();
         let stripe = &mut *guard;
-        match stripe.entries.get_mut(key) {
+        match stripe.entries.find_mut(hash, |entry| *entry.key == *key) {
             Some(entry) => {
                 let Err(mut at) = entry.readers.binary_search(&reader) else { return LetGo::new() };
-                let (bytes, count) = (entry.bytes(key), entry.readers.len());
+                let (bytes, count) = (entry.bytes(), entry.readers.len());
                 if count >= MANY_READERS && count == entry.readers.capacity() {
                     // A key that nobody changes is read by connections that come and go.
                     entry.readers.retain(|other| is_there(*other));
@@ -92,13 +99,14 @@ impl Table {
                 }
                 entry.readers.insert(at, reader);
                 stripe.items = stripe.items + entry.readers.len() - count;
-                stripe.bytes = stripe.bytes + entry.bytes(key) - bytes;
+                stripe.bytes = stripe.bytes + entry.bytes() - bytes;
             }
             None => {
-                let entry = Entry { shard, readers: SmallVec::from_slice(&[reader]) };
+                let entry =
+                    Entry { key: Key::from_slice(key), shard, readers: Readers::from_slice(&[reader]) };
                 stripe.items += 1;
-                stripe.bytes += entry.bytes(key);
-                stripe.entries.insert(key.into(), entry);
+                stripe.bytes += entry.bytes();
+                stripe.entries.insert_unique(hash, entry, |entry| self.hash(&entry.key));
                 self.keys.fetch_add(1, Relaxed);
             }
         }
@@ -110,19 +118,20 @@ impl Table {
         let most_bytes = (limit.saturating_mul(BYTES_A_KEY) / STRIPES).max(BYTES_A_KEY);
         let mut gone = LetGo::new();
         while gone.len() < LET_GO_AT_ONCE && (self.len() > limit || stripe.bytes > most_bytes) {
-            let other = stripe.entries.keys().find(|other| ***other != *but).cloned();
-            let Some(found) = other.and_then(|other| self.remove(stripe, &other)) else { break };
-            gone.push(found);
+            let other = stripe.entries.iter().find(|entry| *entry.key != *but);
+            let Some(other) = other.map(|entry| entry.key.clone()) else { break };
+            let Some(entry) = self.remove(stripe, self.hash(&other), &other) else { break };
+            gone.push((entry.key, entry.readers));
         }
         gone
     }
 
-    fn remove(&self, stripe: &mut Stripe, key: &[u8]) -> Option<(Box<[u8]>, Readers)> {
-        let (key, entry) = stripe.entries.remove_entry(key)?;
+    fn remove(&self, stripe: &mut Stripe, hash: u64, key: &[u8]) -> Option<Entry> {
+        let (entry, _) = stripe.entries.find_entry(hash, |entry| *entry.key == *key).ok()?.remove();
         stripe.items -= entry.readers.len();
-        stripe.bytes -= entry.bytes(&key);
+        stripe.bytes -= entry.bytes();
         self.keys.fetch_sub(1, Relaxed);
-        Some((key, entry.readers))
+        Some(entry)
     }
 
     /// Takes a key's readers out: they are to be told.
@@ -130,7 +139,8 @@ impl Table {
         if self.is_empty() {
             return None;
         }
-        self.remove(&mut self.stripe(key).lock(), key).map(|(_, readers)| readers)
+        let hash = self.hash(key);
+        self.remove(&mut self.stripe(hash).lock(), hash, key).map(|entry| entry.readers)
     }
 
     /// Takes out the keys that are meant, with their readers, who are to be told by `tell`.
@@ -141,13 +151,13 @@ impl Table {
                 let mut guard = stripe.lock();
                 let stripe = &mut *guard;
                 let taken: Vec<_> =
-                    stripe.entries.extract_if(|key, entry| is_meant(entry.shard, key)).collect();
-                stripe.items -= taken.iter().map(|(_, entry)| entry.readers.len()).sum::<usize>();
-                stripe.bytes -= taken.iter().map(|(key, entry)| entry.bytes(key)).sum::<usize>();
+                    stripe.entries.extract_if(|entry| is_meant(entry.shard, &entry.key)).collect();
+                stripe.items -= taken.iter().map(|entry| entry.readers.len()).sum::<usize>();
+                stripe.bytes -= taken.iter().map(Entry::bytes).sum::<usize>();
                 self.keys.fetch_sub(taken.len(), Relaxed);
                 taken
             };
-            taken.iter().for_each(|(key, entry)| tell(key, &entry.readers));
+            taken.iter().for_each(|entry| tell(&entry.key, &entry.readers));
         }
     }
 
@@ -166,8 +176,13 @@ impl Table {
         self.stripes.iter().map(|stripe| stripe.lock().items).sum()
     }
 
-    fn stripe(&self, key: &[u8]) -> &Mutex<Stripe> {
-        &self.stripes[self.hasher.hash_one(key) as usize % STRIPES]
+    fn hash(&self, key: &[u8]) -> u64 {
+        self.hasher.hash_one(key)
+    }
+
+    /// Chosen by other bits than the place in its table.
+    fn stripe(&self, hash: u64) -> &Mutex<Stripe> {
+        &self.stripes[(hash >> 32) as usize % STRIPES]
     }
 }
 
@@ -177,7 +192,7 @@ mod tests {
 
     const SHARD: GroupId = GroupId(1);
 
-    fn remember(table: &Table, reader: u64, key: &str, limit: usize) -> Vec<(Box<[u8]>, Readers)> {
+    fn remember(table: &Table, reader: u64, key: &str, limit: usize) -> Vec<(Key, Readers)> {
         table.remember((SHARD, key.as_bytes()), reader, limit, |_| true).into_vec()
     }
 
@@ -185,10 +200,10 @@ mod tests {
     fn counted(table: &Table) -> (usize, usize, usize) {
         let mut totals = (0, 0, 0);
         for stripe in &table.stripes {
-            for (key, entry) in &stripe.lock().entries {
+            for entry in &stripe.lock().entries {
                 totals.0 += 1;
                 totals.1 += entry.readers.len();
-                totals.2 += entry.bytes(key);
+                totals.2 += entry.bytes();
             }
         }
         totals
