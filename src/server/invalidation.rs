@@ -239,6 +239,15 @@ impl Invalidation {
             })
         };
         let listeners = self.listeners.read();
+        if let [Effect::Key { key, .. }] = effects {
+            for (prefix, listener) in listeners.broadcast.of(key) {
+                listener.hear(author, |outbox| {
+                    outbox.broadcast(prefix, key);
+                    outbox.announce();
+                });
+            }
+            return;
+        }
         for key in keys() {
             for (prefix, listener) in listeners.broadcast.of(key) {
                 listener.hear(author, |outbox| outbox.broadcast(prefix, key));

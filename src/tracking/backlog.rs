@@ -8,6 +8,7 @@ use std::hash::BuildHasher;
 
 use hashbrown::HashTable;
 use slotcast_wire::push;
+use smallvec::SmallVec;
 
 /// Bytes that may wait, in memory as well as on the wire; beyond it they give way to one "everything may have changed".
 /// A client that takes nothing costs this twice: once here, and once as frames its socket has not taken.
@@ -17,6 +18,8 @@ pub const MAX_BYTES: usize = 3 << 20;
 /// with others, its place in memory.
 const ALONE: usize = 80;
 const TOGETHER: usize = 48;
+/// Bytes of frames that name no key, and of the head of one that names several.
+const EMPTY_FRAMES: usize = 128;
 
 /// How a connection is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,7 +32,39 @@ pub enum Form {
     Nothing,
 }
 
-type Keys = Vec<Box<[u8]>>;
+/// From so many broadcast keys on they are found by their hashes.
+const MANY_KEYS: usize = 16;
+
+/// Keys one behind the other, each behind its length: one allocation, however many they are.
+#[derive(Default)]
+struct Keys(Vec<u8>);
+
+impl Keys {
+    /// Returns the key's place.
+    fn push(&mut self, key: &[u8]) -> u32 {
+        let at = self.0.len() as u32;
+        self.0.extend_from_slice(&(key.len() as u32).to_le_bytes());
+        self.0.extend_from_slice(key);
+        at
+    }
+
+    /// The key at a place.
+    fn at(&self, place: u32) -> Option<&[u8]> {
+        let (length, rest) = self.0.get(place as usize..)?.split_first_chunk()?;
+        rest.get(..u32::from_le_bytes(*length) as usize)
+    }
+
+    /// All, each with its place.
+    fn iter(&self) -> impl Iterator<Item = (u32, &[u8])> {
+        let mut place = 0;
+        std::iter::from_fn(move || {
+            let key = self.at(place)?;
+            let here = place;
+            place += 4 + key.len() as u32;
+            Some((here, key))
+        })
+    }
+}
 
 /// See the module's documentation.
 #[derive(Default)]
@@ -38,10 +73,12 @@ pub struct Backlog {
     everything: bool,
     /// The connection that invalidations were redirected to is gone.
     broken: Option<u64>,
-    alone: Vec<Box<[u8]>>,
+    alone: Keys,
     /// By prefix.
-    together: Vec<(Box<[u8]>, Keys)>,
-    /// Positions in `together` and in the keys there, by key.
+    together: Vec<(SmallVec<[u8; 31]>, Keys)>,
+    /// How many keys are there.
+    count: usize,
+    /// Positions in `together` and places in the keys there, by key. Empty while they are few.
     seen: HashTable<(u32, u32)>,
     hasher: foldhash::fast::RandomState,
     bytes: usize,
@@ -51,31 +88,51 @@ impl Backlog {
     /// A key it has read has changed.
     pub fn tell(&mut self, key: &[u8]) {
         if self.has_room(key.len() + ALONE) {
-            self.alone.push(key.into());
+            self.alone.push(key);
         }
     }
 
     /// A key with a prefix that it wants to hear of has changed.
     pub fn broadcast(&mut self, prefix: &[u8], key: &[u8]) {
-        let hash = self.hasher.hash_one(key);
         let group = self.together.iter().position(|(known, _)| **known == *prefix);
         let group = group.unwrap_or(self.together.len());
-        let is_it = |at: &(u32, u32)| at.0 as usize == group && self.key_at(*at) == Some(key);
-        if self.seen.find(hash, is_it).is_some() || !self.has_room(key.len() + TOGETHER) {
+        if self.is_seen(group, key) || !self.has_room(key.len() + TOGETHER) {
             return;
         }
         if group == self.together.len() {
-            self.together.push((prefix.into(), Vec::new()));
+            self.together.push((SmallVec::from_slice(prefix), Keys::default()));
         }
-        let at = (group as u32, self.together[group].1.len() as u32);
-        self.together[group].1.push(key.into());
+        let place = self.together[group].1.push(key);
+        self.count += 1;
+        self.see(group as u32, place);
+    }
+
+    fn is_seen(&self, group: usize, key: &[u8]) -> bool {
+        if self.count < MANY_KEYS {
+            return self.together.get(group).is_some_and(|(_, keys)| keys.iter().any(|(_, one)| one == key));
+        }
+        let is_it = |at: &(u32, u32)| at.0 as usize == group && self.key_at(*at) == Some(key);
+        self.seen.find(self.hasher.hash_one(key), is_it).is_some()
+    }
+
+    /// Lets the newest key be found.
+    fn see(&mut self, group: u32, place: u32) {
         let mut seen = std::mem::take(&mut self.seen);
-        seen.insert_unique(hash, at, |at| self.hasher.hash_one(self.key_at(*at).unwrap_or_default()));
+        let hash = |at: &(u32, u32)| self.hasher.hash_one(self.key_at(*at).unwrap_or_default());
+        let mut see = |at| {
+            seen.insert_unique(hash(&at), at, hash);
+        };
+        if self.count == MANY_KEYS {
+            let groups = (0..).zip(&self.together);
+            groups.for_each(|(group, (_, keys))| keys.iter().for_each(|(place, _)| see((group, place))));
+        } else if self.count > MANY_KEYS {
+            see((group, place));
+        }
         self.seen = seen;
     }
 
-    fn key_at(&self, (group, at): (u32, u32)) -> Option<&[u8]> {
-        Some(self.together.get(group as usize)?.1.get(at as usize)?)
+    fn key_at(&self, (group, place): (u32, u32)) -> Option<&[u8]> {
+        self.together.get(group as usize)?.1.at(place)
     }
 
     /// Everything may have changed, which makes the keys that wait needless.
@@ -93,18 +150,22 @@ impl Backlog {
     pub fn write(&mut self, form: Form, out: &mut Vec<u8>) {
         let hasher = self.hasher.clone();
         let told = std::mem::replace(self, Self { hasher, ..Self::default() });
+        // What is told is not longer than what was counted, but for the frames that name no key.
+        out.reserve(if form == Form::Nothing { 0 } else { told.bytes + EMPTY_FRAMES });
+        let together = told.together.iter().map(|(_, keys)| keys.iter().map(|(_, key)| key).collect());
+        let together: Vec<Vec<&[u8]>> = together.collect();
         match form {
             Form::Push => {
                 told.broken.into_iter().for_each(|target| push::redirect_broken(out, target as i64));
-                told.alone.iter().for_each(|key| push::invalidate_keys(out, &[key]));
-                told.together.iter().for_each(|(_, keys)| push::invalidate_keys(out, keys));
+                told.alone.iter().for_each(|(_, key)| push::invalidate_keys(out, &[key]));
+                together.iter().for_each(|keys| push::invalidate_keys(out, keys));
                 if told.everything {
                     push::invalidate_all(out);
                 }
             }
             Form::Message => {
-                told.alone.iter().for_each(|key| push::message_keys(out, &[key]));
-                told.together.iter().for_each(|(_, keys)| push::message_keys(out, keys));
+                told.alone.iter().for_each(|(_, key)| push::message_keys(out, &[key]));
+                together.iter().for_each(|keys| push::message_keys(out, keys));
                 if told.everything {
                     push::message_all(out);
                 }
