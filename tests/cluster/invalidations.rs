@@ -281,3 +281,27 @@ fn heartbeats_do_not_wait_for_changes_to_be_gathered() {
     }
     assert!(begun.elapsed() < Duration::from_secs(10), "one a second: {:?}", begun.elapsed());
 }
+
+#[test]
+fn changes_that_are_gathered_come_in_fewer_pushes_and_none_is_left_out() {
+    let cluster = Cluster::start("delay", &["--durability", "memory"]);
+    let (mut stream, shards) = Stream::subscribe(cluster.ports[0], "HEARTBEAT 5000 MAXDELAY 300000");
+    let mut at = positions(&shards);
+    cluster.ask(&["SET", "{tag}:first", "x"]);
+    stream.keys_until("{tag}:first", &mut at);
+    let (begun, port) = (Instant::now(), cluster.ports[leader(&cluster, "{tag}")]);
+    let keys: Vec<String> = (0..200).map(|n| format!("{{tag}}:{n}")).collect();
+    keys.iter().for_each(|key| assert_eq!(ask(port, &["SET", key, "x"]).unwrap(), "+OK"));
+    let (mut named, mut pushes) = (Vec::new(), 0);
+    while !named.contains(&keys[199]) {
+        if let Push::Keys { to, from, keys } = stream.push() {
+            assert_eq!(at.insert(to.shard, to).map(|before| before.index), Some(from), "no gap");
+            named.extend(keys.into_iter().map(|(key, _)| String::from_utf8(key).unwrap()));
+            pushes += 1;
+        }
+    }
+    assert_eq!(named, keys, "each once, in order");
+    let elapsed = begun.elapsed();
+    let most = 2 + elapsed.as_millis() / 300;
+    assert!(pushes <= most && most < 100, "{pushes} pushes of 200 changes in {elapsed:?}");
+}
