@@ -3,6 +3,8 @@
 
 #![expect(missing_docs, reason = "criterion_group! makes a function without documentation")]
 
+mod entries;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -16,11 +18,11 @@ use slotcast::raft::machine::Machine;
 use slotcast::shard::Shard;
 use slotcast::shard::machine::ShardMachine;
 use slotcast::shard::observer::Observer;
-use slotcast::shard::proposal;
 use slotcast::time::Clock;
 use slotcast::tracking::ring::Ring;
 use slotcast::tracking::segment::Touched;
-use slotcast_wire::args::OwnedArgs;
+
+use crate::entries::entry;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -28,7 +30,6 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 const KEYS: usize = 1_000_000;
 /// Entries that a bench cycles through.
 const ENTRIES: usize = 4096;
-const VALUE: &str = "a value of sixty-four bytes, as the comparison with others has it";
 
 /// Does not listen, listens and does nothing about it, or keeps the invalidation log.
 struct Listening(bool, Option<Ring>);
@@ -61,17 +62,6 @@ impl Observer for Listening {
     fn looked_up(&self, _lookups: Lookups) {}
 
     fn remember(&self, _reader: u64, _key: &[u8]) {}
-}
-
-fn entry(keys: impl Iterator<Item = usize>) -> Bytes {
-    let mut bytes = Vec::new();
-    proposal::begin(1, 2, &mut bytes);
-    for key in keys {
-        let request: OwnedArgs =
-            ["SET".to_owned(), format!("key:{key:012}"), VALUE.to_owned()].into_iter().collect();
-        proposal::put_request(request.encoded(), &mut bytes);
-    }
-    bytes.into()
 }
 
 fn applying(criterion: &mut Criterion) {

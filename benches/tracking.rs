@@ -4,6 +4,8 @@
 
 #![expect(missing_docs, reason = "criterion_group! makes a function without documentation")]
 
+mod entries;
+
 use std::hint::black_box;
 use std::sync::Arc;
 
@@ -23,12 +25,12 @@ use slotcast::session::tracking::{Scope, Tracking};
 use slotcast::shard::Shard;
 use slotcast::shard::machine::ShardMachine;
 use slotcast::shard::observer::Observer;
-use slotcast::shard::proposal;
 use slotcast::time::Clock;
 use slotcast::tracking::backlog::Form;
 use slotcast::tracking::table::Table;
-use slotcast_wire::args::OwnedArgs;
 use slotcast_wire::reply::Proto;
+
+use crate::entries::entry;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -82,20 +84,8 @@ fn table(criterion: &mut Criterion) {
     });
 }
 
-const VALUE: &str = "a value of sixty-four bytes, as the comparison with others has it";
 const SETS_AN_ENTRY: usize = 16;
 const ENTRIES: usize = 4096;
-
-fn entry(keys: &[usize]) -> Bytes {
-    let mut bytes = Vec::new();
-    proposal::begin(1, 2, &mut bytes);
-    for key in keys {
-        let request: OwnedArgs =
-            ["SET".to_owned(), format!("key:{key:012}"), VALUE.to_owned()].into_iter().collect();
-        proposal::put_request(request.encoded(), &mut bytes);
-    }
-    bytes.into()
-}
 
 /// Tells of changes only those who track.
 struct Told(Arc<Invalidation>);
@@ -139,7 +129,7 @@ impl Copy {
         let (machine, clients) = (ShardMachine::new(shard), Clients::default());
         let mut copy = Copy { machine, invalidation, clients, index: 0 };
         let keys: Vec<usize> = (0..KEYS).collect();
-        keys.chunks(1_000).for_each(|keys| copy.apply(&entry(keys)));
+        keys.chunks(1_000).for_each(|keys| copy.apply(&entry(keys.iter().copied())));
         copy
     }
 
@@ -167,7 +157,7 @@ fn sets(criterion: &mut Criterion) {
     let mut rng = SmallRng::seed_from_u64(1);
     let mut draw = || (0..SETS_AN_ENTRY).map(|_| rng.random_range(0..KEYS)).collect();
     let keys: Vec<Vec<usize>> = (0..ENTRIES).map(|_| draw()).collect();
-    let entries: Vec<Bytes> = keys.iter().map(|keys| entry(keys)).collect();
+    let entries: Vec<Bytes> = keys.iter().map(|keys| entry(keys.iter().copied())).collect();
     let mut group = criterion.benchmark_group("16 SETs in an entry");
     group.throughput(Throughput::Elements(SETS_AN_ENTRY as u64));
     let mut bench = |name: &str, copy: &mut Copy, outboxes: &[Arc<Outbox>], reads_again: bool| {
