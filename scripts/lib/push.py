@@ -30,7 +30,8 @@ def peak_rss_bytes(pid):
 
 
 def measured(setup, pushed, subscribers):
-    """One run: times from a write's acknowledgement to its push (negative: the push was first), CPU for each write."""
+    """One run: times from a write's request to each push of it, and from its acknowledgement to the first subscriber's (negative:
+    the push was first); CPU for each write."""
     pid = pushed.server.pids[0]
     words = [PUSH_LATENCY, "--server", f"127.0.0.1:{pushed.server.port}", "--mode", pushed.mode,
              "--seconds", str(max(1, round(setup.seconds))), "--subscribers", str(subscribers)]

@@ -2,12 +2,15 @@
 //!
 //! `push_latency --server 127.0.0.1:7001 --mode stream --seconds 3 [--subscribers 1000]`: writes one key after the other
 //! and waits for each one's push, on two connections read by two threads. Modes: `stream` (INVALIDATIONS SUBSCRIBE),
-//! `tracking` (CLIENT TRACKING; the key is read before each write) and `bcast` (CLIENT TRACKING ON BCAST). Further
-//! subscribers only read. Prints JSON; times in µs, negative when the push came before the acknowledgement.
+//! `tracking` (CLIENT TRACKING; the key is read before each write) and `bcast` (CLIENT TRACKING ON BCAST). With further
+//! subscribers the next write comes when all have heard of the last one, and times since the request are those of all of
+//! them: servers tell them in different orders. Prints JSON; times in µs, negative when the push came before the
+//! acknowledgement, which only the first subscriber tells.
 
 use std::io::{Error, ErrorKind, Read, Result, Write};
 use std::net::TcpStream;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use slotcast_wire::args::encode;
@@ -116,19 +119,55 @@ fn listen(
     Ok(())
 }
 
+/// What further subscribers wait for.
+#[derive(Default)]
+struct Awaited {
+    key: String,
+    sent: Option<Instant>,
+    /// Of those who have heard of it, how long that took (µs).
+    late: Vec<i64>,
+}
+
+/// Further subscribers.
+struct Crowd {
+    number: usize,
+    awaited: Mutex<Awaited>,
+    all_told: Mutex<Sender<Vec<i64>>>,
+}
+
+impl Crowd {
+    fn expect(&self, key: &str, sent: Instant) {
+        let mut awaited = self.awaited.lock().unwrap_or_else(PoisonError::into_inner);
+        *awaited = Awaited { key: key.to_owned(), sent: Some(sent), late: Vec::with_capacity(self.number) };
+    }
+
+    fn hears(&self, bytes: &[u8]) {
+        let now = Instant::now();
+        let mut awaited = self.awaited.lock().unwrap_or_else(PoisonError::into_inner);
+        let named = bytes.windows(awaited.key.len().max(1)).any(|some| some == awaited.key.as_bytes());
+        let Some(sent) = awaited.sent.filter(|_| named) else { return };
+        awaited.late.push(now.saturating_duration_since(sent).as_micros() as i64);
+        if awaited.late.len() == self.number {
+            let all = std::mem::take(&mut awaited.late);
+            let _ = self.all_told.lock().unwrap_or_else(PoisonError::into_inner).send(all);
+        }
+    }
+}
+
 /// Subscribers that only read, on one thread.
-fn crowd(server: &str, mode: &str, number: usize) -> Result<()> {
+fn crowd(server: &str, mode: &str, crowd: &Arc<Crowd>) -> Result<()> {
     let mut others = Vec::new();
-    for _ in 0..number {
+    for _ in 0..crowd.number {
         let mut other = Connection::open(server)?;
         other.subscribe(mode)?;
         other.stream.set_nonblocking(true)?;
         others.push(other.stream);
     }
+    let crowd = crowd.clone();
     std::thread::spawn(move || {
         let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
         runtime.block_on(async {
-            let reading = others.into_iter().map(|other| tokio::spawn(drain(other)));
+            let reading = others.into_iter().map(|other| tokio::spawn(drain(other, crowd.clone())));
             for reader in reading.collect::<Vec<_>>() {
                 let _ = reader.await;
             }
@@ -137,11 +176,13 @@ fn crowd(server: &str, mode: &str, number: usize) -> Result<()> {
     Ok(())
 }
 
-async fn drain(stream: TcpStream) {
+async fn drain(stream: TcpStream, crowd: Arc<Crowd>) {
     use tokio::io::AsyncReadExt;
     let Ok(mut stream) = tokio::net::TcpStream::from_std(stream) else { return };
     let mut piece = vec![0; 4 << 10];
-    while matches!(stream.read(&mut piece).await, Ok(1..)) {}
+    while let Ok(read @ 1..) = stream.read(&mut piece).await {
+        crowd.hears(&piece[..read]);
+    }
 }
 
 fn flag(name: &str, default: &str) -> String {
@@ -158,7 +199,10 @@ fn main() -> Result<()> {
     let (server, mode) = (flag("--server", "127.0.0.1:6379"), flag("--mode", "stream"));
     let number = |name, default| flag(name, default).parse::<usize>().map_err(Error::other);
     let (seconds, subscribers) = (number("--seconds", "3")?, number("--subscribers", "1")?);
-    crowd(&server, &mode, subscribers.saturating_sub(1))?;
+    let (all_told, told) = channel();
+    let number = subscribers.saturating_sub(1);
+    let others = Arc::new(Crowd { number, awaited: Mutex::default(), all_told: Mutex::new(all_told) });
+    crowd(&server, &mode, &others)?;
     let mut subscriber = Connection::open(&server)?;
     subscriber.subscribe(&mode)?;
     let mut writer = Connection::open(&server)?;
@@ -172,13 +216,16 @@ fn main() -> Result<()> {
         keys.send(key.clone()).map_err(|_| Error::other("the subscriber has ended"))?;
         times.recv_timeout(LIMIT).map_err(heard)?;
         let sent = Instant::now();
+        others.expect(&key, sent);
         writer.ask(&["SET", &key, "value"])?;
         let acknowledged = Instant::now();
         let pushed = times.recv_timeout(LIMIT).map_err(heard)?;
+        let late = if number > 0 { told.recv_timeout(LIMIT).map_err(heard)? } else { Vec::new() };
         if begun.elapsed() > WARM_UP {
             let early = -(acknowledged.saturating_duration_since(pushed).as_micros() as i64);
-            let late = pushed.saturating_duration_since(acknowledged).as_micros() as i64;
-            behind_ack.push(late + early);
+            let behind = pushed.saturating_duration_since(acknowledged).as_micros() as i64;
+            behind_ack.push(behind + early);
+            behind_send.extend(late);
             behind_send.push(pushed.saturating_duration_since(sent).as_micros() as i64);
         }
         if begun.elapsed() > WARM_UP + Duration::from_secs(seconds as u64) {
