@@ -7,6 +7,7 @@
 mod batch;
 mod histogram;
 mod replies;
+mod track;
 mod worker;
 
 use std::net::SocketAddr;
@@ -17,6 +18,7 @@ use clap::{Parser, ValueEnum};
 use tokio::task::LocalSet;
 
 use crate::batch::Batch;
+use crate::track::{Mode, Trackers};
 use crate::worker::{KeySource, Outcome, Worker};
 
 /// What to send.
@@ -28,6 +30,8 @@ pub enum Op {
     Set,
     /// SET of every key once, in order; ends when all are written.
     Fill,
+    /// Nothing: clients that track, until they are killed.
+    Track,
 }
 
 /// The load generator of scripts/bench.
@@ -57,6 +61,15 @@ struct Flags {
     /// Ask CLUSTER SLOTS and send each key to its slot's master.
     #[arg(long)]
     cluster: bool,
+    /// How clients track (--op track).
+    #[arg(long, value_enum, default_value_t = Mode::Reads)]
+    mode: Mode,
+    /// How many keys they have read together.
+    #[arg(long, default_value_t = 10_000)]
+    tracked: u32,
+    /// They read again what they are told has changed.
+    #[arg(long)]
+    again: bool,
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -65,6 +78,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         return Err("--pipeline, --connections and --keys must be at least 1".into());
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    if flags.op == Op::Track {
+        let Flags { server, mode, connections, keys, tracked, again, .. } = flags;
+        let trackers = Trackers { server, mode, connections, keys, tracked, again };
+        return Ok(LocalSet::new().block_on(&runtime, trackers.run())?);
+    }
     let line = LocalSet::new().block_on(&runtime, run(flags))?;
     println!("{line}");
     Ok(())
