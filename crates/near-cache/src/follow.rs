@@ -205,6 +205,11 @@ impl Follow {
                 }
             }
         }
+        // A node that has just started may not name a shard that it had before.
+        for shard in wanted.into_keys().filter(|shard| !begun.iter().any(|(named, _)| named == shard)) {
+            self.learn(node, shard, None);
+            self.missed(node, shard, now);
+        }
         starts
     }
 
@@ -326,6 +331,8 @@ mod tests {
         /// Of each node's logs.
         floors: [u64; 5],
         down: [bool; 5],
+        /// Just started: names no shards when it is subscribed to.
+        blank: [bool; 5],
         now: Duration,
         acts: Vec<Act>,
     }
@@ -339,8 +346,8 @@ mod tests {
                 prefixes: Vec::<Bytes>::new(),
             };
             let (l1, follow) = (L1::new(limits), Follow::new(PATIENCE, 1));
-            let mut scene =
-                Scene { l1, follow, floors: [50; 5], down: [false; 5], now: ms(10), acts: Vec::new() };
+            let (down, blank, acts) = ([false; 5], [false; 5], Vec::new());
+            let mut scene = Scene { l1, follow, floors: [50; 5], down, blank, now: ms(10), acts };
             scene.look();
             scene
         }
@@ -373,7 +380,8 @@ mod tests {
                         return self.follow.lost(at, self.now);
                     }
                     let begun = |shard: u32| self.begun(n, shard, shards.contains(&shard));
-                    let begun: Vec<_> = (0..5).map(|shard| (shard, begun(shard))).collect();
+                    let named = (0..5).filter(|_| !self.blank[n]);
+                    let begun: Vec<_> = named.map(|shard| (shard, begun(shard))).collect();
                     self.follow.answered(&self.l1, at, &begun, self.now);
                 }
                 Leave(_) => {}
@@ -518,5 +526,21 @@ mod tests {
         assert!(!scene.follow.decide(&scene.l1, scene.now).iter().any(subscribes), "not at once");
         scene.now += ms(100);
         assert!(scene.follow.decide(&scene.l1, scene.now).iter().any(subscribes));
+    }
+    #[test]
+    fn a_node_that_names_none_of_the_shards_it_had_is_not_asked_again_at_once() {
+        let mut scene = Scene::new();
+        scene.pass(ms(500), &[0, 1, 2, 3, 4]);
+        scene.blank = [true; 5];
+        for n in 0..5 {
+            scene.follow.lost(&node(n), scene.now);
+        }
+        scene.acts.clear();
+        scene.pass(ms(1000), &[]);
+        let subscriptions = scene.subscriptions();
+        assert!((1..80).contains(&subscriptions), "{subscriptions}");
+        scene.blank = [false; 5];
+        scene.pass(ms(5000), &[0, 1, 2, 3, 4]);
+        assert_eq!(scene.followed().len(), 5);
     }
 }
