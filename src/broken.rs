@@ -23,16 +23,19 @@ pub enum Rule {
     ResumedFromNow,
     /// A node vouches for its copies although no quorum stands behind it.
     VouchedAlone,
+    /// A shard's history goes on although what was acknowledged in it may be lost.
+    HistoryKept,
 }
 
 /// All of them, by the names to ask for them by.
-pub const ALL: [(&str, Rule); 6] = [
+pub const ALL: [(&str, Rule); 7] = [
     ("acknowledged-early", Rule::AcknowledgedEarly),
     ("read-without-lease", Rule::ReadWithoutLease),
     ("vote-forgotten", Rule::VoteForgotten),
     ("change-left-out", Rule::ChangeLeftOut),
     ("resumed-from-now", Rule::ResumedFromNow),
     ("vouched-alone", Rule::VouchedAlone),
+    ("history-kept", Rule::HistoryKept),
 ];
 
 /// Whether a rule is to be broken.

@@ -1,7 +1,8 @@
 //! A cluster of three nodes in virtual time, with everything going wrong that a seed says; then what must hold.
 //!
 //! One seed is one run: formation; [`story::CHAOS`] of clients at work while [`faults`] happen; healing, and bounded time
-//! to be in good health; rest; a last loss of all power; the checks ([`invariants`], a file each). A third of the seeds
+//! to be in good health; rest; a loss of all power; the checks ([`invariants`], a file each); and where acknowledged writes may
+//! be lost with the power, that ([`reunion`]). A third of the seeds
 //! keep their logs in memory, the others on disks of their [`machines`]. Each run has a process of its own, since some of
 //! tokio's randomness counts what the process has done before.
 //!
