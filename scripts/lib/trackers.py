@@ -67,10 +67,13 @@ def memory(setup, server, connections, *flags):
 
 
 def tracking(setup):
-    """SET while clients track (ten that hold 1% of the keys and read them again, BCAST, 10,000 idle ones) beside SET alone."""
-    ways = [("ten read again", ("--connections", 10, "--tracked", setup.keys // 100, "--again"), PIPELINES),
-            ("bcast", ("--connections", 10, "--mode", "bcast"), PIPELINES),
-            ("10,000 idle", ("--connections", CROWD, "--tracked", setup.keys // 100), PIPELINES[1:])]
+    """SET while clients track beside SET alone: ten that read a part of the keys again whenever these have changed, ten with BCAST
+    for one key of a hundred, 10,000 idle ones that have read other keys."""
+    ten = ("--connections", 10)
+    ways = [("ten read 0.1% again", (*ten, "--tracked", setup.keys // 1000, "--again"), PIPELINES),
+            ("ten read 1% again", (*ten, "--tracked", setup.keys // 100, "--again"), PIPELINES[2:]),
+            ("bcast", (*ten, "--mode", "bcast"), PIPELINES),
+            ("10,000 idle", ("--connections", CROWD, "--tracked", CROWD * 10, "--first", setup.keys), PIPELINES[1:])]
     cases = [(Case("set", 64, p), name, flags) for name, flags, pipelines in ways for p in pipelines]
     cases = [(case, name, flags) for case, name, flags in cases if setup.wanted("tracking", f"{case.name} {name}")]
     if not cases:

@@ -67,6 +67,9 @@ struct Flags {
     /// How many keys they have read together.
     #[arg(long, default_value_t = 10_000)]
     tracked: u32,
+    /// Number of the first of these keys: beyond --keys they are none that SET writes.
+    #[arg(long, default_value_t = 0)]
+    first: u32,
     /// They read again what they are told has changed.
     #[arg(long)]
     again: bool,
@@ -79,8 +82,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     if flags.op == Op::Track {
-        let Flags { server, mode, connections, keys, tracked, again, .. } = flags;
-        let trackers = Trackers { server, mode, connections, keys, tracked, again };
+        let Flags { server, mode, connections, keys, tracked, first, again, .. } = flags;
+        let trackers = Trackers { server, mode, connections, keys, tracked, first, again };
         return Ok(LocalSet::new().block_on(&runtime, trackers.run())?);
     }
     let line = LocalSet::new().block_on(&runtime, run(flags))?;

@@ -44,6 +44,8 @@ pub struct Trackers {
     pub keys: u32,
     /// Of these, how many are read by somebody.
     pub tracked: u32,
+    /// Number of the first of them.
+    pub first: u32,
     /// Whether keys are read again that have changed.
     pub again: bool,
 }
@@ -80,7 +82,7 @@ impl Trackers {
         if self.mode == Mode::Reads {
             let apart = (self.keys / self.tracked.max(1)).max(1);
             for place in (number as u32..self.tracked).step_by(self.connections) {
-                encode([&b"GET"[..], &key(place * apart)].iter(), &mut requests);
+                encode([&b"GET"[..], &key(self.first + place * apart)].iter(), &mut requests);
                 replies += 1;
             }
         }
