@@ -13,6 +13,7 @@ from servers import Server, cpu_us, rss_bytes
 CROWD = 10_000
 SUBSCRIBERS = 1_000
 FILES = CROWD + 1_000
+LIMIT = ("--maxclients", FILES)
 IDLE_S = 5
 GOAL = 0.9
 
@@ -56,13 +57,13 @@ def beside(setup, servers, load, case, name, *flags):
     return row
 
 
-def memory(setup, server, connections, *flags):
-    """What clients that track and do nothing cost: memory for each, CPU together."""
-    before, asleep = rss_bytes(server.pids[0]), idle_cpu_percent(server.pids[0])
-    with Trackers(setup, server, "--connections", connections, *flags):
-        each = (rss_bytes(server.pids[0]) - before) / connections
-        busy = idle_cpu_percent(server.pids[0])
-    time.sleep(1)
+def memory(setup, kind, connections, *flags):
+    """What clients that track and do nothing cost a fresh server: memory for each, CPU together."""
+    with Server(kind, [0], extra=LIMIT) as server:
+        before, asleep = rss_bytes(server.pids[0]), idle_cpu_percent(server.pids[0])
+        with Trackers(setup, server, "--connections", connections, *flags):
+            each = (rss_bytes(server.pids[0]) - before) / connections
+            busy = idle_cpu_percent(server.pids[0])
     return f"{server.name}: {each / 1024:.1f} KiB for each of {connections:,}; {busy:.1f}% CPU while nothing happens ({asleep:.1f}% without them)"
 
 
@@ -82,9 +83,9 @@ def tracking(setup):
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, FILES * 2)), hard))
     load = Load(setup.load_binary, [os.cpu_count() - 1])
     with contextlib.ExitStack() as stack:
-        servers = [stack.enter_context(Server(kind, [0], extra=["--maxclients", FILES])) for kind in setup.kinds[:2]]
-        notes = [memory(setup, server, CROWD, "--tracked", CROWD) for server in servers]
-        notes.append(memory(setup, servers[0], SUBSCRIBERS, "--mode", "stream") + " (subscribers of the stream)")
+        notes = [memory(setup, kind, CROWD, "--tracked", CROWD) for kind in setup.kinds[:2]]
+        notes.append(memory(setup, setup.kinds[0], SUBSCRIBERS, "--mode", "stream") + " (subscribers of the stream)")
+        servers = [stack.enter_context(Server(kind, [0], extra=LIMIT)) for kind in setup.kinds[:2]]
         for server in servers:
             load.fill(server.port, setup.keys, 64)
         for case, name, flags in cases:
