@@ -66,3 +66,33 @@ fn a_node_that_dies_interrupts_nothing() {
         }
     });
 }
+
+/// A node that comes back empty has new copies, which remember nothing of the time before: what was with it goes on at
+/// others, and it is listened to again.
+#[test]
+fn a_node_that_comes_back_empty_costs_nothing() {
+    play(async {
+        let cluster = Cluster::of(NODES, "near-many-anew", &["--durability", "memory"]);
+        let mut scene = Scene::of(cluster).await;
+        for dead in [0, 3, 1] {
+            let before = scene.cache.stats();
+            let leads = format!("shard-{}: this node leads now", dead + 1);
+            let led = scene.cluster.log(dead).matches(&leads).count();
+            scene.cluster.kill(dead);
+            scene.write(scene.some(), &format!("without node {dead}")).await;
+            scene.cluster.run(dead);
+            let begun = Instant::now();
+            while scene.cluster.log(dead).matches(&leads).count() == led {
+                assert!(begun.elapsed() < LIMIT, "leadership does not come home");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            scene.cluster.serves();
+            scene.in_step().await;
+            let (again, after) = (scene.read_all().await, scene.cache.stats());
+            println!("node {dead} is another: {again} read again; {after:?}");
+            assert_eq!(again, CHANGED, "only what has changed is read again: {before:?}\n{after:?}");
+            assert_eq!((after.flushed, after.invalidated_slots), (before.flushed, before.invalidated_slots));
+            assert_eq!(after.shards, NODES as u64);
+        }
+    });
+}

@@ -17,6 +17,8 @@ pub const KEYS: usize = 8;
 pub const SHARDS: usize = 3;
 pub const REPLICAS: usize = 3;
 
+const FIRST_LINEAGE: u64 = 7;
+
 pub fn key(n: usize) -> Bytes {
     Bytes::from(format!("{{{}}}{}", TAGS[n % TAGS.len()], n / TAGS.len()))
 }
@@ -113,7 +115,7 @@ impl World {
         let shard = |n: usize| {
             let replicas = [Replica { applied: 100, ..Replica::default() }; REPLICAS];
             let tags = (0..TAGS.len()).filter(|tag| tag % SHARDS == n).collect();
-            Shard { lineage: 7, base: 100, log: Vec::new(), replicas, leader: n, tags }
+            Shard { lineage: FIRST_LINEAGE, base: 100, log: Vec::new(), replicas, leader: n, tags }
         };
         let contents = |_| vec![Content { since: 0, version: 0, at: (usize::MAX, 0, 0) }];
         World {
@@ -264,7 +266,7 @@ impl World {
     pub fn restore(&mut self) {
         let (number, now) = (self.upto(SHARDS), self.now);
         self.versions += 1;
-        let lineage = self.versions;
+        let lineage = FIRST_LINEAGE + self.versions; // never one that there was
         for key in (0..KEYS).filter(|key| self.shard_of(*key) == number).collect::<Vec<_>>() {
             let at = self.upto(self.contents[key].len());
             let version = self.contents[key][at].version;

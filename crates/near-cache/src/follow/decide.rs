@@ -17,7 +17,7 @@ const GATHERING: Duration = Duration::from_millis(100);
 /// A node that has not answered SUBSCRIBE within this has competition.
 const HURRY: Duration = Duration::from_millis(300);
 /// When all has been well for so long, it is seen whether fewer nodes would do.
-const TIDY: Duration = Duration::from_secs(30);
+const TIDY: Duration = Duration::from_secs(10);
 
 impl Follow {
     /// What is to be done now. To be called after each of the calls above, and every few tens of ms.
