@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use rand::Rng;
 
-use crate::caches::{KEYS, Watch, name, value};
+use crate::cached::{KEYS, name, value};
+use crate::caches::Watch;
 use crate::client::{Client, Outcome};
 use crate::connection::request;
 use crate::records::Records;

@@ -22,6 +22,7 @@ use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
+use crate::cached::{KEYS, name, number};
 use crate::calm::{Calm, Pause};
 use crate::client::Client;
 use crate::clock;
@@ -29,8 +30,6 @@ use crate::closing::{self, Closing};
 use crate::cluster::Cluster;
 use crate::processors::Processors;
 
-/// Keys that caches read and authors write: as many as make each entry live for some reads, and be overtaken soon.
-pub const KEYS: usize = 600;
 /// How stale caches may be, in turn: tighter ones distrust a silent stream sooner.
 const BOUNDS: [Duration; 4] = [
     Duration::from_millis(2_000),
@@ -48,23 +47,6 @@ const AT_A_TICK: usize = 30;
 const REFILL: Duration = Duration::from_secs(3);
 /// To find a cluster in good health takes less.
 const CONNECT: Duration = Duration::from_secs(30);
-
-/// The name of a key.
-pub fn name(key: usize) -> String {
-    format!("cached:{key}")
-}
-
-/// What a write of a key puts there: it says which write it was.
-pub fn value(key: usize, number: u32) -> String {
-    format!("{key}:{number}")
-}
-
-/// Which write of a key a value is of; `None`: of none.
-pub fn number(key: usize, value: Option<&[u8]>) -> Option<u32> {
-    let Some(value) = value else { return Some(0) };
-    let (of, number) = std::str::from_utf8(value).ok()?.split_once(':')?;
-    (of.parse() == Ok(key)).then(|| number.parse().ok()).flatten()
-}
 
 /// What authors and caches have in common; clones share it.
 #[derive(Clone)]
@@ -240,18 +222,5 @@ impl Reader {
         };
         let calm_since = self.watch.0.calm.since();
         self.watch.judge().read(&Read { cache: self.number, key, found, from, began, calm_since });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_value_tells_which_write_of_its_key_it_was() {
-        assert_eq!(number(7, Some(value(7, 12).as_bytes())), Some(12));
-        assert_eq!(number(7, None), Some(0));
-        assert_eq!(number(8, Some(value(7, 12).as_bytes())), None);
-        assert_eq!(number(7, Some(b"7:x")), None);
     }
 }

@@ -6,7 +6,7 @@ use slotcast_near_cache::cache::{NearCache, Source, Stats};
 use slotcast_wire::frame::Frame;
 use tokio::time::sleep;
 
-use crate::caches::{KEYS, name};
+use crate::cached::{KEYS, name};
 use crate::client::{Client, Outcome};
 use crate::workload::read;
 

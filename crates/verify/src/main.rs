@@ -2,6 +2,7 @@
 //! acknowledged write must be there, every key's history linearizable, and no cache stale. `scripts/verify` starts it.
 
 mod authors;
+mod cached;
 mod caches;
 mod calm;
 mod campaign;
