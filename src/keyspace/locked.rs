@@ -183,7 +183,8 @@ impl<'k> Locked<'k> {
         self.live(key).is_none()
     }
 
-    fn live(&self, key: &[u8]) -> Option<&Record> {
+    /// Finds a live record; nothing is counted.
+    pub fn live(&self, key: &[u8]) -> Option<&Record> {
         let record = self.slot(key)?.find(self.keyspace.hash(key), key)?;
         if record.expires_at().is_some_and(|deadline| deadline <= self.now) {
             let mut lapsed = self.lapsed.borrow_mut();

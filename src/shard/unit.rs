@@ -187,7 +187,7 @@ impl Shard {
 /// The remaining time of a request's keys as PTTL says it; of several the least.
 fn remaining(locked: &Locked<'_>, (command, args): Resolved<'_>, now: Millis) -> i64 {
     let positions = command.key_positions(args).unwrap_or_default();
-    let records = positions.iter().filter_map(|position| locked.peek(args.at(*position as usize)));
+    let records = positions.iter().filter_map(|position| locked.live(args.at(*position as usize)));
     let each = records.map(|record| record.expires_at().map_or(i64::MAX, |at| at.saturating_sub(now) as i64));
     match each.min() {
         None => -2,

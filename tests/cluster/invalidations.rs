@@ -213,7 +213,8 @@ fn what_the_log_does_not_reach_back_to_is_flushed_a_shard_alone() {
 fn stamps_say_as_of_when_a_reply_is_true() {
     // Rare housekeeping: a history begins with the first write, not when somebody gets round to it.
     let cluster = Cluster::start("stamp", &["--durability", "memory", "--hz", "1"]);
-    let mut client = Stream::open(cluster.ports[leader(&cluster, "k")]);
+    let port = cluster.ports[leader(&cluster, "k")];
+    let mut client = Stream::open(port);
     assert_eq!(client.ask("CLIENT STAMP ON"), Frame::Simple("OK".into()));
     let mut stamped = |request: &str| match client.ask(request) {
         Frame::Attributed(attributes, reply) => (read_stamp(&attributes).expect("a stamp"), *reply),
@@ -221,7 +222,14 @@ fn stamps_say_as_of_when_a_reply_is_true() {
     };
     let ((written, remaining), _) = stamped("SET k v PX 50000");
     assert!((1..=50_000).contains(&remaining));
+    let hits = || {
+        let stats = ask(port, &["INFO", "stats"]).unwrap();
+        let hits = stats.lines().find_map(|line| line.strip_prefix("keyspace_hits:")).unwrap();
+        hits.parse::<u64>().unwrap()
+    };
+    let before = hits();
     let ((read, _), value) = stamped("GET k");
+    assert_eq!(hits(), before + 1, "a stamp counts for nothing");
     assert_eq!(value, Frame::Bulk(b"v".to_vec()));
     assert_eq!((read.shard, read.lineage), (written.shard, written.lineage));
     assert!(read.index >= written.index && written.lineage > 0);
