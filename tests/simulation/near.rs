@@ -33,7 +33,7 @@ const THINK: u64 = 12;
 /// Keys looked up at a time.
 const LOOKS: usize = 4;
 /// One frame, or reply, in so many is late, by up to so many milliseconds.
-const LATE: (u32, u64) = (60, 900);
+pub const LATE: (u32, u64) = (60, 900);
 /// One frame in so many is the last of its connection.
 const BREAK: u32 = 250;
 /// Heartbeats that may be missing before a connection is taken for dead.

@@ -13,7 +13,7 @@ use crate::invariants::linearizable::Pair;
 use crate::invariants::staleness::{Counts, Weather};
 use crate::invariants::{acknowledged, caches, expiry, linearizable, near, replicas};
 use crate::machines::Durability;
-use crate::near::{KINDS, Near, follow, keep_using};
+use crate::near::{KINDS, LATE, Near, follow, keep_using};
 use crate::node::NODES;
 use crate::reunion;
 use crate::server::Fault;
@@ -72,10 +72,12 @@ fn live(world: &mut World, seed: u64) -> Option<String> {
     }
     world.trace.note("all is mended".into());
     world.staleness.set_weather(Weather::Mended);
+    let heard_all = world.now + LATE.1 + 100;
     faults.heal(world);
     let recovery = recover(world, seed)?;
     let mended = world.now;
-    world.step_until(CALM, |_| false);
+    // What is on its way to caches since before has come by then.
+    world.step_until(CALM.max(heard_all.saturating_sub(world.now)), |_| false);
     world.staleness.set_weather(Weather::Calm);
     world.step_until(CALM, |_| false);
     stop.store(true, Ordering::Relaxed);
