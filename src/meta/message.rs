@@ -12,8 +12,8 @@ use crate::bus::Bus;
 use crate::bus::call::{Lane, Peer};
 use crate::id::{GroupId, MemberId, NodeId};
 use crate::raft::state::Member;
-use crate::topology::Node;
 use crate::topology::change::Change;
+use crate::topology::{Node, Topology};
 
 /// The bus service of this room.
 pub const META_SERVICE: u8 = 2;
@@ -148,6 +148,9 @@ pub struct Remains {
     pub sources: Vec<(GroupId, MemberId)>,
     /// A number that its process drew when it started.
     pub begun: u64,
+    /// What it knows of the cluster: who was replaced last, a node that starts again may not have in what it knows to be
+    /// committed.
+    pub topology: Topology,
 }
 
 /// Where a member's log ends.

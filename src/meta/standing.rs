@@ -212,7 +212,8 @@ impl Standing {
         let ends = if is_sure { self.groups.ends_now() } else { doubted };
         let sources = counted_in.map(|it| it.sources.clone()).unwrap_or_default();
         let ends = ends.into_iter().map(end).collect();
-        Remains { leads, doubted: !is_sure, ends, sources, begun: self.begun }
+        let topology = Topology::clone(&self.topology().borrow());
+        Remains { leads, doubted: !is_sure, ends, sources, begun: self.begun, topology }
     }
 
     /// Takes part in forming a cluster: Empty to Preparing, with a running member that waits for the others.

@@ -28,10 +28,19 @@ const REMIND: Duration = Duration::from_secs(10);
 /// Until the doubt is over.
 pub async fn reunite(standing: Arc<Standing>, groups: Groups) {
     let mut said: Option<(String, Instant)> = None;
+    let mut topology = Arc::new(Topology::default());
     let sources = loop {
         sleep(ROUND).await;
-        let heard = round(&standing).await;
-        let topology = standing.topology().borrow().clone();
+        let own = standing.topology().borrow().clone();
+        if own.epoch > topology.epoch {
+            topology = own;
+        }
+        let heard = round(&standing, &topology).await;
+        let newest = heard.values().flatten().map(|remains| &remains.topology).max_by_key(|it| it.epoch);
+        if let Some(newer) = newest.filter(|newest| newest.epoch > topology.epoch) {
+            topology = Arc::new(newer.clone());
+            continue; // There may be others to ask.
+        }
         match judge(&topology, standing.site.me, &heard) {
             Verdict::Sources(sources) => {
                 // Before anything else is written there, which takes the copies in doubt.
@@ -87,8 +96,7 @@ async fn tell(standing: &Standing, topology: &Topology, unaware: BTreeMap<NodeId
     true
 }
 
-async fn round(standing: &Standing) -> BTreeMap<NodeId, Result<Remains, String>> {
-    let topology = standing.topology().borrow().clone();
+async fn round(standing: &Standing, topology: &Topology) -> BTreeMap<NodeId, Result<Remains, String>> {
     let ask_one = async |(id, node): (&NodeId, &Node)| {
         if *id == standing.site.me {
             return (*id, Ok(standing.remains(*id, standing.begun())));
