@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout};
 use crate::bus::Bus;
 use crate::bus::call::{Lane, Peer, PendingAnswer};
 use crate::id::{GroupId, MemberId};
-use crate::raft::freshness::Mark;
+use crate::raft::freshness::{Mark, Word};
 use crate::raft::lease::Lease;
 use crate::raft::types::TypeConfig;
 use crate::raft::wire::{self, Address, Answer, Message, RAFT_SERVICE};
@@ -33,6 +33,8 @@ pub struct Outside {
     pub member: MemberId,
     /// This member's lease, if it leads.
     pub lease: Lease,
+    /// The last entry that is being applied or was; nothing after it has been acknowledged by this member.
+    pub reached: Arc<AtomicU64>,
     /// The last that each member has said of its clock; one a member, so there are few.
     pub marks: Mutex<BTreeMap<MemberId, Mark>>,
     /// Entries before this index are wanted away: a follower that needs them gets a snapshot.
@@ -75,9 +77,12 @@ impl Client {
 
     /// An append request, with what the leader knows of itself.
     pub fn append(&self, request: AppendEntriesRequest<TypeConfig>) -> Message {
+        let mark = self.outside.marks.lock().get(&self.target).copied();
+        // In this order: what nobody else can have acknowledged while the lease lasts includes all up to the mark.
+        let reached = self.outside.reached.load(Ordering::Acquire);
         let leased = self.outside.lease.is_valid(Instant::now());
-        let mark = || self.outside.marks.lock().get(&self.target).copied();
-        Message::Append { request, under_lease: leased.then(mark).flatten() }
+        let under_lease = mark.filter(|_| leased).map(|mark| Word { mark, reached });
+        Message::Append { request, under_lease }
     }
 
     /// The answer to an append.

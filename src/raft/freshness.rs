@@ -1,7 +1,8 @@
 //! How far a follower's state may be behind its leader's: what a replica read with a bound on its age needs.
 //!
-//! A leader whose lease was valid at some moment had, by then, committed all that anybody had committed. It says so in
-//! each append request, with the index; once the follower has applied that much its state is as new as that request.
+//! A leader whose lease was valid at some moment had, by then, all that anybody had acknowledged. It says so in each append
+//! request, with the index; once the follower has applied that much its state is as new as that request. (The commit index
+//! that Raft puts into a request doesn't tell: a stream that was held up by a snapshot goes on with an old one.)
 //! A leader that is cut off with its followers loses its lease, so they grow old together.
 //!
 //! When a request comes says nothing about when it was sent: a follower that was stopped finds old ones in its socket. So
@@ -34,10 +35,19 @@ pub struct Mark {
     pub at: u64,
 }
 
-/// At this moment the leader had committed so much, and not all of it was applied here.
+/// What a leader says of itself in a request that it sends under its lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Word {
+    /// The last it has seen of the receiver's clock.
+    pub mark: Mark,
+    /// No entry after this one has been acknowledged to anybody so far.
+    pub reached: u64,
+}
+
+/// At this moment the leader had reached so much, and not all of it was applied here.
 #[derive(Clone, Copy, Debug)]
 struct Promise {
-    commit: u64,
+    reached: u64,
     /// As in a [`Mark`].
     at: u64,
 }
@@ -53,21 +63,20 @@ impl Freshness {
         Mark { life: self.life, at: now.saturating_duration_since(self.start).as_micros() as u64 + 1 }
     }
 
-    /// A leader under its lease has said how much was committed, in a request that it sent after it had seen `mark`; so
-    /// much is applied here now.
-    pub(in crate::raft) fn told(&self, commit: u64, applied: u64, mark: Mark) {
+    /// A leader has given its word; so much is applied here now.
+    pub(in crate::raft) fn told(&self, Word { mark, reached }: Word, applied: u64) {
         if mark.life != self.life {
             return;
         }
         let at = mark.at;
         let mut promised = self.promised.lock();
-        if let Some(promise) = promised.take_if(|promise| promise.commit <= applied) {
+        if let Some(promise) = promised.take_if(|promise| promise.reached <= applied) {
             self.extend(promise.at);
         }
-        match commit <= applied {
+        match reached <= applied {
             true => self.extend(at),
             // The oldest that is not kept yet: if each request replaced it, none would be kept under load.
-            false => drop(promised.get_or_insert(Promise { commit, at })),
+            false => drop(promised.get_or_insert(Promise { reached, at })),
         }
     }
 
@@ -97,18 +106,20 @@ mod tests {
         let at = |ms| start + Duration::from_millis(ms);
         let within = |freshness: &Freshness, now| freshness.is_within(Duration::from_millis(100), at(now));
         let freshness = Freshness::new(start, 1);
-        let told = |commit, applied, ms| freshness.told(commit, applied, freshness.mark(at(ms)));
+        let told = |reached, applied, ms| {
+            freshness.told(Word { mark: freshness.mark(at(ms)), reached }, applied);
+        };
         assert!(!within(&freshness, 0), "it has never heard of a leader");
         told(5, 5, 10);
         assert!(within(&freshness, 110));
         assert!(!within(&freshness, 111));
         told(9, 7, 50);
         told(12, 8, 100);
-        assert!(!within(&freshness, 120), "what was committed then is not applied yet");
+        assert!(!within(&freshness, 120), "what was reached then is not applied yet");
         told(13, 10, 120);
         assert!(within(&freshness, 150), "entry 9 is applied: as new as at 50");
         assert!(!within(&freshness, 151));
-        freshness.told(10, 10, Freshness::new(start, 2).mark(at(200)));
+        freshness.told(Word { mark: Freshness::new(start, 2).mark(at(200)), reached: 10 }, 10);
         assert!(!within(&freshness, 200), "an earlier life's clock");
     }
 }

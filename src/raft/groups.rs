@@ -92,6 +92,7 @@ impl Groups {
         let config = Config { enable_elect: !doubted, ..config(&options) }
             .validate()
             .map_err(|error| refused(format!("these timings do not go together: {error}")))?;
+        let reached = Arc::new(AtomicU64::new(0));
         let outside = Arc::new(Outside {
             bus: self.bus.clone(),
             group: options.group,
@@ -100,6 +101,7 @@ impl Groups {
             cuts: Mutex::default(),
             transfers: AtomicU64::new(0),
             lease: Lease::new(Instant::now()),
+            reached: reached.clone(),
             marks: Mutex::default(),
         });
         let network = Factory(outside.clone());
@@ -107,7 +109,7 @@ impl Groups {
         let kept = Arc::new(Kept::new(dir, self.sending.clone()));
         let inbox = Inbox::new(machine.stager(), kept.clone());
         let stopped = |error: &dyn std::fmt::Display| GroupError::Stopped(error.to_string());
-        let mut adapter = Adapter::open(machine, kept.clone()).map_err(|error| stopped(&error))?;
+        let mut adapter = Adapter::open(machine, kept.clone(), reached).map_err(|error| stopped(&error))?;
         if let Some(later) = self.later_member(&options) {
             let why =
                 format!("member {later} of {} was here since: this topology is an old one", options.group);

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::id::MemberId;
-use crate::raft::freshness::{Freshness, Mark};
+use crate::raft::freshness::{Freshness, Word};
 use crate::raft::kept::Kept;
 use crate::raft::machine::{MAX_SNAPSHOT_CHUNK, Staged, Stager};
 use crate::raft::snapshot_file::{Finished, SnapshotError, Unfinished};
@@ -94,18 +94,17 @@ impl Inbox {
         &self,
         raft: &Raft<TypeConfig, Adapter>,
         request: AppendEntriesRequest<TypeConfig>,
-        under_lease: Option<Mark>,
+        under_lease: Option<Word>,
     ) -> Result<Answer, String> {
-        let promised = request.leader_commit.zip(under_lease);
         let response = raft.append_entries(request).await.map_err(stopped)?;
         let taken =
             matches!(response, AppendEntriesResponse::Success | AppendEntriesResponse::PartialSuccess(_));
         if taken {
             *self.heard.lock() = Instant::now();
         }
-        if let Some((commit, mark)) = promised.filter(|_| taken) {
+        if let Some(word) = under_lease.filter(|_| taken) {
             let applied = raft.metrics().borrow_watched().last_applied.map_or(0, |id| id.index);
-            self.freshness.told(commit.index, applied, mark);
+            self.freshness.told(word, applied);
         }
         Ok(Answer::Append(response, self.freshness.mark(Instant::now())))
     }

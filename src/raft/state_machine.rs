@@ -3,6 +3,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::{Stream, StreamExt};
@@ -41,16 +42,24 @@ pub struct Adapter {
     /// Only ever reached through `&mut self`; the mutex makes the adapter `Sync`, which openraft demands.
     machine: Mutex<Box<dyn Machine>>,
     applied: Option<LogId>,
+    /// The index of the last entry that is being applied or was.
+    reached: Arc<AtomicU64>,
     membership: StoredMembership,
     kept: Arc<Kept>,
 }
 
 impl Adapter {
     /// Around an empty machine, which first takes in the newest snapshot that is kept on disk. Blocking.
-    pub fn open(machine: Box<dyn Machine>, kept: Arc<Kept>) -> Result<Adapter, SnapshotError> {
+    /// `reached` is told of every entry, before anybody else is.
+    pub fn open(
+        machine: Box<dyn Machine>,
+        kept: Arc<Kept>,
+        reached: Arc<AtomicU64>,
+    ) -> Result<Adapter, SnapshotError> {
         let meta = kept.load(&machine.stager())?.unwrap_or_default();
         let (applied, membership) = (meta.last_log_id, meta.last_membership);
-        Ok(Adapter { machine: Mutex::new(machine), applied, membership, kept })
+        reached.store(applied.map_or(0, |id| id.index), Ordering::Release);
+        Ok(Adapter { machine: Mutex::new(machine), applied, reached, membership, kept })
     }
 
     /// The state as it is now and what it covers; `None` while an earlier cut is being pulled. Called between applies.
@@ -66,6 +75,7 @@ impl Adapter {
     /// Applies the entry after it, which is committed.
     pub fn apply_one(&mut self, entry: Entry) {
         let id = entry.log_id;
+        self.reached.store(id.index, Ordering::Release);
         match entry.payload {
             EntryPayload::Normal(proposal) => {
                 let term = id.committed_leader_id().term;
@@ -123,6 +133,7 @@ impl RaftStateMachine<TypeConfig> for Adapter {
             self.kept.publish(file).await.map_err(io::Error::other)?;
         }
         staged.install().map_err(io::Error::other)?;
+        self.reached.store(meta.last_log_id.map_or(0, |id| id.index), Ordering::Release);
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
         Ok(())

@@ -15,7 +15,7 @@ use crate::raft::encoding::{
     Malformed, counted, existing_log_id, log_id, membership, put_log_id, put_membership, put_snapshot_meta,
     put_vote, snapshot_meta, vote,
 };
-use crate::raft::freshness::Mark;
+use crate::raft::freshness::{Mark, Word};
 use crate::raft::proposal::Proposal;
 use crate::raft::types::{Entry, SnapshotMeta, TypeConfig, Vote};
 
@@ -43,8 +43,8 @@ pub enum Message {
     Append {
         /// openraft's.
         request: AppendEntriesRequest<TypeConfig>,
-        /// The leader's lease was valid when it was sent, and this was the last it had seen of the receiver's clock.
-        under_lease: Option<Mark>,
+        /// The leader's lease was valid when it was sent.
+        under_lease: Option<Word>,
     },
     /// Vote for me.
     Vote(VoteRequest<TypeConfig>),
@@ -112,8 +112,9 @@ pub fn encode(to: Address, message: &Message) -> Bytes {
         Message::Append { request, under_lease } => {
             head(APPEND);
             out.put_u8(u8::from(under_lease.is_some()));
-            if let Some(mark) = under_lease {
+            if let Some(Word { mark, reached }) = under_lease {
                 put_mark(&mut out, *mark);
+                out.put_u64(*reached);
             }
             put_append(&mut out, request);
         }
@@ -172,7 +173,7 @@ pub fn decode(mut input: Bytes) -> Result<(Address, Message), Malformed> {
         APPEND => {
             let under_lease = match input.try_get_u8()? {
                 0 => None,
-                _ => Some(mark(&mut input)?),
+                _ => Some(Word { mark: mark(&mut input)?, reached: input.try_get_u64()? }),
             };
             Message::Append { request: append(&mut input)?, under_lease }
         }
@@ -399,7 +400,7 @@ mod tests {
                     entries,
                     leader_commit: None,
                 },
-                under_lease: Some(Mark { life: 3, at: 4 }),
+                under_lease: Some(Word { mark: MARK, reached: 9 }),
             },
             Message::Vote(vote_request.clone()),
             Message::PreVote(vote_request),
