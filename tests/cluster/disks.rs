@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::nodes::{Cluster, Connection, NODES, ask};
+use crate::nodes::{Cluster, Connection, NODES, ask, ports};
 
 #[test]
 fn waitaof_counts_the_disks_that_have_the_last_write() {
@@ -32,7 +32,7 @@ fn waitaof_waits_for_no_disk_where_there_is_none() {
 fn a_directory_in_use_is_refused_to_a_second_process() {
     let cluster = Cluster::start("lock", &[]);
     let second = Command::new(env!("CARGO_BIN_EXE_slotcast"))
-        .args(["--port", &(cluster.ports[0] + 5).to_string()])
+        .args(["--port", &ports(1)[0].to_string()])
         .args(["--dir", &cluster.dir.join("0").to_string_lossy(), "--cluster-enabled", "yes"])
         .args(["--cluster-seeds", &format!("127.0.0.1:{}", cluster.ports[0])])
         .output()
