@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
 use parking_lot::Mutex;
 use rand::Rng;
 use rand::seq::SliceRandom;
@@ -19,7 +20,6 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use crate::connection::{Answer, Connection, Lost, request};
 use crate::error::Error;
 use crate::options::Options;
-use crate::together::together;
 
 /// Of the pauses between attempts: the first is up to this, each may be twice as long as the one before.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
@@ -131,7 +131,7 @@ impl Cluster {
                 nodes.entry(self.node_of(reads[place].0)).or_default().push(place);
             }
             let asked = nodes.iter().map(|(node, places)| self.read_at(node, reads, places, deadline, &each));
-            let unread: Vec<Unread> = together(asked).await.into_iter().flatten().collect();
+            let unread: Vec<Unread> = join_all(asked).await.into_iter().flatten().collect();
             left = unread.iter().map(|unread| unread.place).collect();
             redirects += 1;
             if redirects <= QUICK_REDIRECTS && unread.iter().all(|unread| unread.moved) {

@@ -51,7 +51,6 @@ pub mod options;
 mod pause;
 mod stream;
 mod stripe;
-mod together;
 pub mod told;
 #[cfg(test)]
 mod world;
