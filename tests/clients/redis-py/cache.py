@@ -1,6 +1,10 @@
 """usage: cache.py    (CLUSTER_NODE=host:port)
-Keeps a client-side cache while others write, for as long as standard input is open, whatever happens to the cluster. Prints
-`running`, and at the end, when the writers have been quiet for a while, one line of JSON: {reads, hits, stale: [text]}."""
+Keeps client-side caches while others write, for as long as standard input is open, whatever happens to the cluster. Prints
+`running`, and at the end, when the writers have been quiet for a while, one line of JSON: {reads, hits, stale: [text]}.
+
+Each reading thread has a client of its own: two threads on one caching client of redis-py 8.1 wait for each other for ever,
+on any server (a cache hit holds its connection's cache lock and wants the pool's; draining another connection's pushes holds
+the pool's and wants that connection's cache lock)."""
 
 import json
 import os
@@ -41,15 +45,21 @@ class Counting(DefaultCache):
 
 
 class Reads:
-    """One thread's reads. Some keys are read more than others, or nothing would stay cached until it is read again."""
+    """One thread's reads through a cache. Some keys are read more than others, or nothing would stay cached until it is
+    read again."""
 
-    def __init__(self, client):
-        self.client, self.count = client, 0
+    def __init__(self):
+        self.cache, self.count = Counting(CacheConfig(max_size=10_000)), 0
+        self.client = RedisCluster(host=HOST, port=int(PORT), decode_responses=True, protocol=3, cache=self.cache)
 
     def run(self, stop):
         while not stop.wait(READ_EVERY_S):
             self.count += 1
             patiently(self.client.get, KEYS[(self.count * self.count) % len(KEYS)])
+
+    def stale(self, truths):
+        pairs = [(key, patiently(self.client.get, key), truth) for key, truth in truths.items()]
+        return [f"{key}: cached {held}, is {truth}" for key, held, truth in pairs if held != truth]
 
 
 def write(client, stop):
@@ -61,9 +71,7 @@ def write(client, stop):
 
 def main():
     plain = RedisCluster(host=HOST, port=int(PORT), decode_responses=True)
-    cache = Counting(CacheConfig(max_size=10_000))
-    cached = RedisCluster(host=HOST, port=int(PORT), decode_responses=True, protocol=3, cache=cache)
-    reads = [Reads(cached) for _ in range(READERS)]
+    reads = [Reads() for _ in range(READERS)]
     stop_writing, stop_reading = threading.Event(), threading.Event()
     writer = threading.Thread(target=write, args=(plain, stop_writing))
     readers = [threading.Thread(target=reader.run, args=(stop_reading,)) for reader in reads]
@@ -77,9 +85,10 @@ def main():
     stop_reading.set()
     for thread in readers:
         thread.join()
-    pairs = [(key, patiently(cached.get, key), patiently(plain.get, key)) for key in KEYS]
-    stale = [f"{key}: cached {held}, is {truth}" for key, held, truth in pairs if held != truth]
-    print(json.dumps({"reads": sum(r.count for r in reads), "hits": cache.hits, "stale": stale}), flush=True)
+    truths = {key: patiently(plain.get, key) for key in KEYS}
+    stale = [text for reader in reads for text in reader.stale(truths)]
+    sums = {"reads": sum(r.count for r in reads), "hits": sum(r.cache.hits for r in reads)}
+    print(json.dumps(sums | {"stale": stale}), flush=True)
 
 
 main()
