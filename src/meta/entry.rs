@@ -63,6 +63,7 @@ pub async fn enter(standing: &Standing, founding: &Founding) -> ClusterId {
     }
     loop {
         leave_emptiness(standing, founding, &mut story).await;
+        let incarnation = standing.life().borrow().incarnation;
         match settle(standing).await {
             Ok(cluster) => {
                 standing.wait_for(None);
@@ -70,7 +71,7 @@ pub async fn enter(standing: &Standing, founding: &Founding) -> ClusterId {
             }
             Err(why) => {
                 story.tell(standing, format!("begins anew: {why}"));
-                standing.give_up().await;
+                standing.give_up(incarnation).await;
             }
         }
     }
@@ -115,11 +116,12 @@ async fn form(standing: &Standing, founding: &Founding, nodes: &[Hello]) -> Resu
     let (cluster, draw) = (ClusterId(standing.draw()), standing.draw() as u32);
     let plan = plan(nodes, founding.shards, founding.copies, cluster, draw);
     tracing::info!("all {} seeds are present and empty: forming cluster {cluster}", nodes.len());
+    let incarnation = standing.life().borrow().incarnation;
     standing.prepare(plan.clone()).await?;
     match prepare_others(standing, &plan).await {
         Ok(()) => Ok(()),
         Err(why) => {
-            standing.give_up().await;
+            standing.give_up(incarnation).await;
             Err(format!("forming failed: {why}"))
         }
     }

@@ -67,6 +67,8 @@ pub struct Standing {
     publisher: Publisher,
     rng: Mutex<StdRng>,
     life: watch::Sender<Life>,
+    /// Held by who ends a life.
+    ending: tokio::sync::Mutex<()>,
     waits: watch::Sender<Option<String>>,
     /// Drawn when the process started.
     begun: u64,
@@ -120,8 +122,8 @@ impl Standing {
         let rng = Mutex::new(rng);
         let begun = rng.lock().next_u64();
         let life = watch::Sender::new(memory.map_or_else(|| Life::new(&rng), Life::remembered));
-        let (waits, reunited) = (watch::Sender::new(None), Mutex::default());
-        Standing { site, bus, groups, publisher, rng, life, waits, begun, reunited }
+        let (ending, waits, reunited) = (Default::default(), watch::Sender::new(None), Mutex::default());
+        Standing { site, bus, groups, publisher, rng, life, ending, waits, begun, reunited }
     }
 
     /// The current life, and each change of it.
@@ -267,6 +269,7 @@ impl Standing {
     }
 
     async fn start(&self, member: MemberId) -> Result<(), String> {
+        let incarnation = self.life.borrow().incarnation;
         let me = Member { node: self.site.me, addr: self.site.bus };
         let timing = self.site.timing;
         let options = GroupOptions {
@@ -284,7 +287,7 @@ impl Standing {
                 Ok(())
             }
             Err(error) => {
-                self.give_up().await;
+                self.give_up(incarnation).await;
                 Err(format!("its member of the metadata group cannot start: {error}"))
             }
         }
@@ -315,13 +318,24 @@ impl Standing {
         }
     }
 
-    /// Ends this life and begins the next, empty one.
-    pub async fn give_up(&self) {
+    /// Whether the member of the metadata group of this life runs; `None`: that life is over.
+    pub fn runs(&self, incarnation: u64) -> Option<bool> {
+        let life = self.life.borrow();
+        (life.incarnation == incarnation).then_some(life.group.is_some())
+    }
+
+    /// Ends this life and begins the next, empty one; nothing, if it is over already (several may find a reason at once).
+    pub async fn give_up(&self, incarnation: u64) {
+        let _turn = self.ending.lock().await;
+        if self.life.borrow().incarnation != incarnation {
+            return;
+        }
         if let Some(group) = self.group() {
             group.shutdown().await;
         }
         self.publisher.send_replace(Arc::default());
         self.forget().await;
+        self.groups.end_doubt();
         self.life.send_replace(Life::new(&self.rng));
     }
 }

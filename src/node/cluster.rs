@@ -194,7 +194,7 @@ async fn live(standing: Arc<Standing>, founding: Founding, mut shards: Shards) {
         let life = standing.life().borrow().clone();
         let why = shards.follow(&life).await;
         tracing::error!("this node begins anew, empty: {why}");
-        standing.give_up().await;
+        standing.give_up(life.incarnation).await;
     }
 }
 

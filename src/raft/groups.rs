@@ -37,6 +37,8 @@ use crate::wal::scan::Found;
 
 /// Entries of one append request, at most (their bytes are bounded by the log store).
 const MAX_ENTRIES: u64 = 512;
+/// Why a member that was in doubt does not come back.
+const OVER: &str = "the others have gone on without what this member had";
 
 /// All groups with a member on this node. A cheap handle.
 #[derive(Clone)]
@@ -116,7 +118,10 @@ impl Groups {
             return Err(refused(why));
         }
         let log = self.log(&options, &mut adapter).await.map_err(|error| stopped(&error))?;
-        let doubt = doubted.then(|| self.note_end(&options, &log));
+        let doubt = match doubted {
+            true => Some(self.note_end(&options, &log).ok_or_else(|| stopped(&OVER))?),
+            false => None,
+        };
         let raft = Raft::new(options.member, Arc::new(config), network, log.clone(), adapter)
             .await
             .map_err(|error| GroupError::Stopped(error.to_string()))?;
@@ -158,12 +163,16 @@ impl Groups {
         restore(adapter, (durable.wal.clone(), key), &found.unwrap_or_default(), options.log_bytes)
     }
 
-    fn note_end(&self, options: &GroupOptions, log: &LogStore) -> Doubt {
-        if let Some(durable) = &self.durable {
-            let end = log.last().map_or((0, 0), |id| (id.committed_leader_id().term, id.index));
-            durable.ends.lock().insert((options.group, options.member), end);
+    /// `None`: the doubt has ended meanwhile, and this member with it.
+    fn note_end(&self, options: &GroupOptions, log: &LogStore) -> Option<Doubt> {
+        let durable = self.durable.as_ref()?;
+        let mut ends = durable.ends.lock();
+        if !durable.doubted.load(Ordering::Acquire) {
+            return None;
         }
-        Doubt { term: log.term(), source: None }
+        let end = log.last().map_or((0, 0), |id| (id.committed_leader_id().term, id.index));
+        ends.insert((options.group, options.member), end);
+        Some(Doubt { term: log.term(), source: None })
     }
 
     /// Where the logs of members that were started in doubt ended: (term, index). Empty: there was no doubt.
@@ -190,6 +199,16 @@ impl Groups {
                 doubt.source = Some((*source, Instant::now()));
                 inside.raft.runtime_config().elect(*source == inside.options.member);
             }
+        }
+    }
+
+    /// What was in doubt is given up: members started from now on are in none, and those that are on their way back
+    /// do not come.
+    pub fn end_doubt(&self) {
+        if let Some(durable) = &self.durable {
+            let mut ends = durable.ends.lock();
+            durable.doubted.store(false, Ordering::Release);
+            ends.clear();
         }
     }
 

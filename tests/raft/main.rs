@@ -3,6 +3,7 @@
 
 mod chaos;
 mod cluster;
+mod doubt;
 mod durable;
 mod snapshots;
 

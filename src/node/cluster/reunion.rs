@@ -29,8 +29,16 @@ const REMIND: Duration = Duration::from_secs(10);
 pub async fn reunite(standing: Arc<Standing>, groups: Groups) {
     let mut said: Option<(String, Instant)> = None;
     let mut topology = Arc::new(Topology::default());
+    let incarnation = standing.life().borrow().incarnation;
     let sources = loop {
         sleep(ROUND).await;
+        match standing.runs(incarnation) {
+            Some(true) => {}
+            // What ends a life must not overtake what takes it up.
+            Some(false) => continue,
+            // It was given up for another reason, and the doubt with it.
+            None => return,
+        }
         let own = standing.topology().borrow().clone();
         if own.epoch > topology.epoch {
             topology = own;
@@ -55,9 +63,7 @@ pub async fn reunite(standing: Arc<Standing>, groups: Groups) {
                 tracing::info!(
                     "the others have gone on: this node begins a new life and is brought up by them"
                 );
-                groups.name_sources(&BTreeMap::new());
-                groups.forget_ends();
-                return standing.give_up().await;
+                return standing.give_up(incarnation).await;
             }
             Verdict::Wait(why) => {
                 let why = format!("all copies, to find the longest of their logs; missing: {why}");
