@@ -37,7 +37,7 @@ pub struct Outside {
     pub reached: Arc<AtomicU64>,
     /// The last that each member has said of its clock; one a member, so there are few.
     pub marks: Mutex<BTreeMap<MemberId, Mark>>,
-    /// Entries before this index are wanted away: a follower that needs them gets a snapshot.
+    /// Entries before this index are wanted away now: a follower that needs them gets a snapshot.
     pub floor: AtomicU64,
     /// Snapshots being sent or just sent, by number: the log after them must stay.
     pub cuts: Mutex<BTreeMap<u64, KeptFrom>>,

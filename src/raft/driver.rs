@@ -72,6 +72,9 @@ pub async fn drive(inside: Arc<Inside>) {
             }
             if ticked { driver.purge_wanted(&metrics, now) } else { None }
         };
+        if ticked {
+            driver.set_floor(purge.as_ref());
+        }
         if let Some(purge) = purge {
             driver.purge(purge).await;
         }
@@ -257,8 +260,14 @@ impl Driver {
         cuts.values().map(|cut| cut.index).min()
     }
 
+    /// Ends streams that need what is wanted away, since openraft purges nothing that is being sent. When nothing is
+    /// wanted away any more (a purge asked for earlier was enough), the log that is left is there for all: openraft sends
+    /// no snapshot to a follower for whom it has entries.
+    fn set_floor(&self, purge: Option<&Purge>) {
+        self.inside.outside.floor.store(purge.map_or(0, |purge| purge.upto + 1), Ordering::Relaxed);
+    }
+
     async fn purge(&self, purge: Purge) {
-        self.inside.outside.floor.fetch_max(purge.upto + 1, Ordering::Relaxed);
         let trigger = self.inside.raft.trigger();
         let asked =
             if purge.covered { trigger.purge_log(purge.upto).await } else { trigger.snapshot().await };
