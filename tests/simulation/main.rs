@@ -35,6 +35,9 @@ use crate::trace::Trace;
 
 /// Seeds run if nothing else is said.
 const SEEDS: u64 = 200;
+/// And these, which have failed once: a member that came back when its life was over; a follower for which there was
+/// neither log nor snapshot.
+const ONCE_FAILED: [u64; 2] = [526, 1773];
 /// A broken rule is noticed within so many seeds.
 const NOTICED_WITHIN: u64 = 100;
 /// A millisecond that takes so long never ends.
@@ -72,7 +75,8 @@ fn one_seed() {
 fn what_must_hold_holds_for_every_seed() {
     let first = number("SIMULATION_FROM").unwrap_or(1);
     let seeds = first..first + number("SIMULATION_SEEDS").unwrap_or(SEEDS);
-    let failed: Vec<Run> = run_all(seeds, Broken::Nothing).into_iter().filter(|run| !run.passed).collect();
+    let seeds: Vec<u64> = seeds.chain(ONCE_FAILED).collect();
+    let failed: Vec<Run> = run_all(&seeds, Broken::Nothing).into_iter().filter(|run| !run.passed).collect();
     let tell = |run: &Run| format!("SIMULATION_SEED={} fails:\n{}\n", run.seed, run.output);
     assert!(failed.is_empty(), "{}", failed.iter().map(tell).collect::<String>());
 }

@@ -1,8 +1,7 @@
 //! Runs of seeds, each in a process of its own.
 
-use std::ops::Range;
 use std::process::Command;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
@@ -67,17 +66,14 @@ pub fn run(seed: u64, broken: Broken) -> Run {
 }
 
 /// Runs all seeds; the results in order.
-pub fn run_all(seeds: Range<u64>, broken: Broken) -> Vec<Run> {
-    let (next, runs) = (AtomicU64::new(seeds.start), Mutex::new(Vec::new()));
+pub fn run_all(seeds: &[u64], broken: Broken) -> Vec<Run> {
+    let (next, runs) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         for _ in 0..AT_ONCE {
             scope.spawn(|| {
                 loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= seeds.end {
-                        return;
-                    }
-                    let run = run(seed, broken);
+                    let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) else { return };
+                    let run = run(*seed, broken);
                     match run.passed {
                         true => println!("{}", run.summary()),
                         false => println!("SIMULATION_SEED={seed} FAILS: {}", run.violation()),
