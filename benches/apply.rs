@@ -12,7 +12,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use slotcast::id::GroupId;
-use slotcast::keyspace::effect::{Change, Effect};
+use slotcast::keyspace::effect::{Audience, Change, Effect};
 use slotcast::keyspace::locked::Lookups;
 use slotcast::raft::machine::Machine;
 use slotcast::shard::Shard;
@@ -34,11 +34,13 @@ const ENTRIES: usize = 4096;
 /// Does not listen, listens and does nothing about it, or keeps the invalidation log.
 struct Listening(bool, Option<Ring>);
 
-impl Observer for Listening {
-    fn is_listening(&self) -> bool {
+impl Audience for Listening {
+    fn cares_for(&self, _key: &[u8]) -> bool {
         self.0
     }
+}
 
+impl Observer for Listening {
     fn observe(&self, index: u64, _author: Option<u64>, effects: &[Effect]) {
         let touched = effects.iter().map(|effect| match effect {
             Effect::Key { slot, key, .. } => Touched::Key(*slot, key),

@@ -14,6 +14,7 @@ use slotcast::command::needs::needs;
 use slotcast::command::spec::Command;
 use slotcast::command::table::rows;
 use slotcast::keyspace::Keyspace;
+use slotcast::keyspace::effect::Nobody;
 use slotcast::keyspace::expiry::lapsed;
 use slotcast::keyspace::locked::Locked;
 use slotcast_wire::args::OwnedArgs;
@@ -49,7 +50,7 @@ impl Server {
         let Some(command) = self.table.find(args.name()) else { return };
         let Ok(needs) = needs(command, args) else { return };
         self.out.clear();
-        let mut locked = Locked::new(&self.keyspace, &needs, NOW, 1, || false);
+        let mut locked = Locked::new(&self.keyspace, &needs, NOW, 1, &Nobody);
         execute(command, &mut locked, args, &mut Reply::new(&mut self.out, Proto::Resp2));
     }
 }

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use slotcast::id::GroupId;
+use slotcast::keyspace::effect::Nobody;
 use slotcast::raft::machine::{Cut, Machine};
 use slotcast::shard::Shard;
 use slotcast::shard::machine::ShardMachine;
@@ -27,7 +28,7 @@ const VALUE: &str = "a value of sixty-four bytes, as the comparison with others 
 const BETWEEN: usize = 100;
 
 fn machine() -> ShardMachine {
-    ShardMachine::new(Arc::new(Shard::new(GroupId(1), Arc::new(()), Clock::System, 1)))
+    ShardMachine::new(Arc::new(Shard::new(GroupId(1), Arc::new(Nobody), Clock::System, 1)))
 }
 
 fn set(key: usize) -> Bytes {

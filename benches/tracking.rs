@@ -15,7 +15,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use slotcast::config::Config;
 use slotcast::id::GroupId;
-use slotcast::keyspace::effect::{Change, Effect};
+use slotcast::keyspace::effect::{Audience, Change, Effect};
 use slotcast::keyspace::locked::Lookups;
 use slotcast::raft::machine::Machine;
 use slotcast::server::invalidation::Invalidation;
@@ -90,11 +90,13 @@ const ENTRIES: usize = 4096;
 /// Tells of changes only those who track.
 struct Told(Arc<Invalidation>);
 
-impl Observer for Told {
-    fn is_listening(&self) -> bool {
-        self.0.is_listening()
+impl Audience for Told {
+    fn cares_for(&self, key: &[u8]) -> bool {
+        self.0.cares_for(key)
     }
+}
 
+impl Observer for Told {
     fn observe(&self, _index: u64, author: Option<u64>, effects: &[Effect]) {
         self.0.observe(GroupId(1), author, effects);
     }

@@ -26,7 +26,7 @@ use slotcast::command::execute::{execute, note_misses};
 use slotcast::command::needs::needs;
 use slotcast::command::table::rows;
 use slotcast::keyspace::Keyspace;
-use slotcast::keyspace::effect::{Change, Effect};
+use slotcast::keyspace::effect::{Change, Effect, Everybody};
 use slotcast::keyspace::event::Occurrence;
 use slotcast::keyspace::locked::Locked;
 use slotcast::session::table;
@@ -102,7 +102,7 @@ impl Runner {
         let command = table::resolve(args)?.command;
         let needs = needs(command, args).map_err(|_| CommandError::SYNTAX)?;
         self.seed += 1;
-        let mut locked = Locked::new(&self.keyspace, &needs, self.now, self.seed, || true);
+        let mut locked = Locked::new(&self.keyspace, &needs, self.now, self.seed, &Everybody);
         locked.events.note(self.events);
         execute(command, &mut locked, args, &mut Reply::new(out, self.proto));
         note_misses(command, &mut locked, args);

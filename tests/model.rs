@@ -10,7 +10,7 @@ use slotcast::command::execute::execute;
 use slotcast::command::needs::needs;
 use slotcast::keyspace::Keyspace;
 use slotcast::keyspace::cut::cut;
-use slotcast::keyspace::effect::Effect;
+use slotcast::keyspace::effect::{Effect, Everybody};
 use slotcast::keyspace::expiry::lapsed;
 use slotcast::keyspace::locked::{Locked, Needs};
 use slotcast::keyspace::snapshot::{Reader, digest};
@@ -261,7 +261,7 @@ impl Server {
         let args = args.as_args();
         let command = resolve(args).expect("a command and arguments that fit").command;
         let mut locked =
-            Locked::new(&self.keyspace, &needs(command, args).expect("keys"), self.now, 1, || true);
+            Locked::new(&self.keyspace, &needs(command, args).expect("keys"), self.now, 1, &Everybody);
         let mut out = Vec::new();
         execute(command, &mut locked, args, &mut Reply::new(&mut out, Proto::Resp3));
         let frame = FrameDecoder::default().decode(&out).expect("a frame").1.expect("a whole frame");
@@ -274,7 +274,7 @@ impl Server {
             Step::Sweep => {
                 for key in lapsed(&self.keyspace, self.now, &mut 0, usize::MAX, usize::MAX) {
                     let needs = Needs::Slot(slot_of(&key));
-                    assert!(Locked::new(&self.keyspace, &needs, self.now, 0, || true).expire(&key));
+                    assert!(Locked::new(&self.keyspace, &needs, self.now, 0, &Everybody).expire(&key));
                 }
             }
             Step::Snapshot => {}

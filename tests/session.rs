@@ -26,6 +26,7 @@ use arc_swap::ArcSwap;
 use slotcast::config::Config;
 use slotcast::id::{GroupId, NodeId};
 use slotcast::keyspace::Keyspace;
+use slotcast::keyspace::effect::Nobody;
 use slotcast::keyspace::locked::{Deadline, Locked, Needs};
 use slotcast::metrics::Metrics;
 use slotcast::session::Session;
@@ -156,7 +157,7 @@ impl Runner {
 
     fn put(&self, shard: GroupId, key: &str) {
         let keyspace = self.context.keyspaces.load()[&shard].clone();
-        let mut locked = Locked::new(&keyspace, &Needs::Everything, START, 0, || false);
+        let mut locked = Locked::new(&keyspace, &Needs::Everything, START, 0, &Nobody);
         locked.put_bytes(key.as_bytes(), b"value", Deadline::Never);
     }
 

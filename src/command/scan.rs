@@ -188,11 +188,12 @@ fn flush(keys: &mut Locked<'_>, args: Args<'_>, reply: &mut Reply<'_>) -> Outcom
 mod tests {
     use super::*;
     use crate::keyspace::Keyspace;
+    use crate::keyspace::effect::Nobody;
     use crate::keyspace::locked::{Deadline, Needs};
 
     fn filled(keys: impl Iterator<Item = String>) -> Keyspace {
         let keyspace = Keyspace::new();
-        let mut locked = Locked::new(&keyspace, &Needs::Everything, 0, 0, || false);
+        let mut locked = Locked::new(&keyspace, &Needs::Everything, 0, 0, &Nobody);
         keys.for_each(|key| locked.put_bytes(key.as_bytes(), b"", Deadline::Never));
         drop(locked);
         keyspace
@@ -206,7 +207,7 @@ mod tests {
     ) -> (Vec<Vec<u8>>, usize) {
         let (mut cursor, mut calls, mut found) = (0, 0, Vec::new());
         loop {
-            let locked = Locked::new(keyspace, &Needs::Nothing, 0, 0, || false);
+            let locked = Locked::new(keyspace, &Needs::Nothing, 0, 0, &Nobody);
             cursor = scan_from(&locked, cursor, count, |record| found.push(record.key().to_vec()));
             calls += 1;
             between(keyspace, calls);
@@ -233,7 +234,7 @@ mod tests {
     fn keys_that_come_and_go_hide_none_that_stay() {
         let keyspace = filled((0..500).map(|n| format!("{{t}}{n}")));
         let (found, _) = scanned(&keyspace, 10, |keyspace, call| {
-            let mut locked = Locked::new(keyspace, &Needs::Everything, 0, 0, || false);
+            let mut locked = Locked::new(keyspace, &Needs::Everything, 0, 0, &Nobody);
             for n in 0..300 {
                 locked.put_bytes(format!("{{t}}new{call}-{n}").as_bytes(), b"", Deadline::Never);
                 locked.remove(format!("{{t}}new{}-{n}", call - 1).as_bytes());

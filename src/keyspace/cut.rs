@@ -185,6 +185,7 @@ mod tests {
     use slotcast_wire::slot::slot_of;
 
     use super::*;
+    use crate::keyspace::effect::Nobody;
     use crate::keyspace::hash::Hash;
     use crate::keyspace::locked::{Deadline, Locked, Needs};
     use crate::keyspace::snapshot::{Reader, digest};
@@ -256,7 +257,7 @@ mod tests {
             let mut slots = [0, 1, 2].map(|n| slot_of(&key(n)));
             slots.sort();
             let needs = Needs::Slots(slots.into_iter().collect());
-            f(&mut Locked::new(&self.keyspace, &needs, self.now, 0, || false))
+            f(&mut Locked::new(&self.keyspace, &needs, self.now, 0, &Nobody))
         }
 
         fn put(&self, key: &[u8], length: usize) {
@@ -295,7 +296,7 @@ mod tests {
                 Step::Flush => self.locked(|locked| locked.flush()),
                 Step::FlushSlot(n) => {
                     let slot = slot_of(&key(*n));
-                    Locked::new(&self.keyspace, &Needs::Slot(slot), self.now, 0, || false).flush();
+                    Locked::new(&self.keyspace, &Needs::Slot(slot), self.now, 0, &Nobody).flush();
                 }
                 Step::Count => {
                     for n in 0..3 {
@@ -455,7 +456,7 @@ mod tests {
         bench.put(&key(1), 10);
         let mut running = cut(&bench.keyspace).unwrap();
         let successor = bench.keyspace.successor();
-        Locked::new(&successor, &Needs::Everything, 1, 0, || false).put_bytes(&key(2), b"v", Deadline::At(9));
+        Locked::new(&successor, &Needs::Everything, 1, 0, &Nobody).put_bytes(&key(2), b"v", Deadline::At(9));
         let (expected, usage) = (state(&successor), successor.usage());
         bench.keyspace.succeed_by(successor);
         assert!(running.next().unwrap().is_err());

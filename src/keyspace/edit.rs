@@ -238,9 +238,7 @@ impl Locked<'_> {
             Held::Many(slots) => slots.iter_mut().for_each(|(number, slot)| clear(*number, slot)),
         }
         keyspace.totals.add(gone);
-        if let Some(effects) = &mut self.effects {
-            effects.push(Effect::Flushed);
-        }
+        self.effects.push(Effect::Flushed);
     }
 
     /// Runs `f` on a live, boxed value; if it says so, stamps, accounts and notes the change.
@@ -276,7 +274,7 @@ impl Locked<'_> {
         record.set_version(version);
         record.touch(seconds);
         let hash = keyspace.hash(record.key());
-        let key: Option<Key> = self.effects.is_some().then(|| Key::from_slice(record.key()));
+        let noted = self.audience.cares_for(record.key()).then(|| Key::from_slice(record.key()));
         let (memory, volatile) = (record.memory() as i64, record.expires_at().is_some() as i64);
         let at = self.number(record.key());
         let slot = self.held_slot_mut(at)?;
@@ -294,15 +292,15 @@ impl Locked<'_> {
             bytes: table + memory - old.bytes,
             volatile: volatile - old.volatile,
         });
-        if let (Some(key), Some(effects)) = (key, &mut self.effects) {
-            effects.push(Effect::Key { slot: at, key, change: Change::Set });
+        if let Some(key) = noted {
+            self.effects.push(Effect::Key { slot: at, key, change: Change::Set });
         }
         replaced.map(|old| old.expires_at().is_some_and(|deadline| deadline <= now))
     }
 
     fn note(&mut self, slot: u16, key: &[u8], change: Change) {
-        if let Some(effects) = &mut self.effects {
-            effects.push(Effect::Key { slot, key: Key::from_slice(key), change });
+        if self.audience.cares_for(key) {
+            self.effects.push(Effect::Key { slot, key: Key::from_slice(key), change });
         }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Effects leave the keyspace in the order they happened, under the locks of the slots they happened in. They are
 //! the one source of invalidations (and later of keyspace notifications): whoever changes a key in any way shows
-//! up here, and nothing else does. An effect doesn't know who is interested.
+//! up here, and nothing else does, but for changes that nobody would be told of. An effect doesn't know who is interested.
 
 use smallvec::SmallVec;
 
@@ -25,6 +25,31 @@ pub enum Effect {
     },
     /// Every key went (FLUSHALL, or a snapshot replaced the state).
     Flushed,
+}
+
+/// Who would be told of effects.
+pub trait Audience {
+    /// Whether anybody would be told now that this key changed; if not, it isn't even noted. Asked with the key's slot
+    /// locked: asked earlier, a reader could begin to care in between and miss the change.
+    fn cares_for(&self, key: &[u8]) -> bool;
+}
+
+/// Nobody is told.
+pub struct Nobody;
+
+impl Audience for Nobody {
+    fn cares_for(&self, _key: &[u8]) -> bool {
+        false
+    }
+}
+
+/// Somebody is told of everything.
+pub struct Everybody;
+
+impl Audience for Everybody {
+    fn cares_for(&self, _key: &[u8]) -> bool {
+        true
+    }
 }
 
 /// In which way a key changed.

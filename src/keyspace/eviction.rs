@@ -72,6 +72,7 @@ fn sample<S>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::keyspace::effect::Nobody;
     use crate::keyspace::locked::{Deadline, Locked, Needs};
 
     fn filled() -> Keyspace {
@@ -82,7 +83,7 @@ mod tests {
             ("soon", 8_000, Deadline::At(20_000)),
             ("later", 8_000, Deadline::At(30_000)),
         ] {
-            Locked::new(&keyspace, &Needs::Everything, now, 0, || false).put_bytes(
+            Locked::new(&keyspace, &Needs::Everything, now, 0, &Nobody).put_bytes(
                 key.as_bytes(),
                 b"",
                 deadline,

@@ -44,12 +44,13 @@ pub fn lapsed(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::keyspace::effect::Nobody;
     use crate::keyspace::locked::{Deadline, Locked, Needs};
 
     #[test]
     fn names_lapsed_keys_once_their_time_has_come() {
         let keyspace = Keyspace::new();
-        let mut locked = Locked::new(&keyspace, &Needs::Everything, 0, 0, || false);
+        let mut locked = Locked::new(&keyspace, &Needs::Everything, 0, 0, &Nobody);
         locked.put_bytes(b"early", b"", Deadline::At(10));
         locked.put_bytes(b"late", b"", Deadline::At(20));
         locked.put_bytes(b"never", b"", Deadline::Never);

@@ -14,7 +14,7 @@ use slotcast_wire::slot::{SLOTS, slot_of};
 use smallvec::SmallVec;
 
 use crate::keyspace::Keyspace;
-use crate::keyspace::effect::{Effect, Effects};
+use crate::keyspace::effect::{Audience, Effect, Effects};
 use crate::keyspace::event::Events;
 use crate::keyspace::hash::Hash;
 use crate::keyspace::record::Record;
@@ -74,7 +74,8 @@ pub struct Locked<'k> {
     now: Millis,
     seed: Cell<u64>,
     territory: Option<&'k dyn Territory>,
-    pub(super) effects: Option<Effects>,
+    pub(super) audience: &'k dyn Audience,
+    pub(super) effects: Effects,
     /// What it is called (keyspace notifications).
     pub events: Events,
     lapsed: RefCell<Vec<Box<[u8]>>>,
@@ -86,14 +87,14 @@ const MAX_LAPSED: usize = 16;
 
 impl<'k> Locked<'k> {
     /// Locks what is needed. `now` is the leader's time (in a read: at least the log's clock), `seed` feeds random
-    /// choices; `observed` is asked, once the locks are held, whether anybody wants the effects: asked earlier, a
-    /// reader could begin to care in between and miss the change.
+    /// choices; `audience` would be told of the effects.
+    #[inline]
     pub fn new(
         keyspace: &'k Keyspace,
         needs: &Needs,
         now: Millis,
         seed: u64,
-        observed: impl FnOnce() -> bool,
+        audience: &'k dyn Audience,
     ) -> Self {
         let held = match needs {
             Needs::Nothing => Held::Nothing,
@@ -111,7 +112,8 @@ impl<'k> Locked<'k> {
             now,
             seed: Cell::new(seed),
             territory: None,
-            effects: observed().then(Effects::new),
+            audience,
+            effects: Effects::new(),
             events: Events::default(),
             lapsed: RefCell::default(),
             lookups: Cell::default(),
@@ -147,9 +149,9 @@ impl<'k> Locked<'k> {
         self.keyspace
     }
 
-    /// What happened so far, in order; the locks are still held.
+    /// What happened so far that the audience cares for, in order; the locks are still held.
     pub fn effects(&self) -> &[Effect] {
-        self.effects.as_deref().unwrap_or_default()
+        &self.effects
     }
 
     /// Keys that were found past their deadline and should be removed by a write.

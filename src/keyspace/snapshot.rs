@@ -128,6 +128,7 @@ mod tests {
 
     use super::*;
     use crate::keyspace::cut::cut;
+    use crate::keyspace::effect::Nobody;
     use crate::keyspace::locked::{Deadline, Locked, Needs};
 
     fn dump(keyspace: &Arc<Keyspace>) -> Vec<u8> {
@@ -143,7 +144,7 @@ mod tests {
 
     fn filled(writes: &[(String, String, bool, Option<u32>, bool)]) -> Arc<Keyspace> {
         let keyspace = Arc::new(Keyspace::new());
-        let mut locked = Locked::new(&keyspace, &Needs::Everything, 0, 0, || false);
+        let mut locked = Locked::new(&keyspace, &Needs::Everything, 0, 0, &Nobody);
         for (key, value, hash, deadline, remove) in writes {
             let deadline = deadline.map_or(Deadline::Never, |at| Deadline::At(at as u64 + 1));
             if *remove {
@@ -174,7 +175,7 @@ mod tests {
             prop_assert_eq!(restored.usage().keys, keyspace.usage().keys);
             prop_assert_eq!(restored.usage().volatile, keyspace.usage().volatile);
             let stamps = |keyspace: &Keyspace| {
-                let locked = Locked::new(keyspace, &Needs::Everything, 0, 0, || false);
+                let locked = Locked::new(keyspace, &Needs::Everything, 0, 0, &Nobody);
                 writes.iter().map(|w| locked.stamp(w.0.as_bytes())).collect::<Vec<_>>()
             };
             prop_assert_eq!(stamps(&restored), stamps(&keyspace));

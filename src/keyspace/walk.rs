@@ -59,6 +59,7 @@ mod tests {
     use slotcast_wire::slot::slot_of;
 
     use super::*;
+    use crate::keyspace::effect::Nobody;
     use crate::keyspace::locked::{Deadline, Needs};
     use crate::keyspace::territory::Territory;
 
@@ -80,7 +81,7 @@ mod tests {
         // Both hold every key; the slot decides which copy counts.
         for key in ["foo", "bar", "hello", "qux"] {
             for half in &halves.0 {
-                Locked::new(half, &Needs::Everything, 1, 0, || false).put_bytes(
+                Locked::new(half, &Needs::Everything, 1, 0, &Nobody).put_bytes(
                     key.as_bytes(),
                     b"",
                     Deadline::Never,
@@ -88,7 +89,7 @@ mod tests {
             }
         }
         let led = ["foo", "bar", "hello", "qux"].iter().filter(|key| slot_of(key.as_bytes()) < 15000).count();
-        let locked = Locked::new(&halves.0[0], &Needs::Nothing, 1, 0, || false).over(&halves);
+        let locked = Locked::new(&halves.0[0], &Needs::Nothing, 1, 0, &Nobody).over(&halves);
         let walked: usize = (0..SLOTS as u16).map(|slot| locked.walk(slot, |records| records.count())).sum();
         assert_eq!((walked, locked.count()), (led, led));
         for _ in 0..20 {
@@ -99,14 +100,14 @@ mod tests {
     #[test]
     fn a_random_key_is_live() {
         let keyspace = Keyspace::new();
-        let mut locked = Locked::new(&keyspace, &Needs::Everything, 0, 0, || false);
+        let mut locked = Locked::new(&keyspace, &Needs::Everything, 0, 0, &Nobody);
         locked.put_bytes(b"gone", b"", Deadline::At(10));
         locked.put_bytes(b"there", b"", Deadline::Never);
         drop(locked);
-        let locked = Locked::new(&keyspace, &Needs::Nothing, 10, 7, || false);
+        let locked = Locked::new(&keyspace, &Needs::Nothing, 10, 7, &Nobody);
         assert!((0..50).all(|_| locked.random_key().as_deref() == Some(b"there")));
         assert_eq!(locked.count(), 2);
         let empty = Keyspace::new();
-        assert_eq!(Locked::new(&empty, &Needs::Nothing, 0, 0, || false).random_key(), None);
+        assert_eq!(Locked::new(&empty, &Needs::Nothing, 0, 0, &Nobody).random_key(), None);
     }
 }

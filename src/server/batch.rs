@@ -111,7 +111,13 @@ impl Batch {
     }
 
     /// Starts fetching what the requests will touch: the places in the tables for all, then the records for all.
-    pub fn prefetch<'k>(&self, buf: &[u8], keyspace_of: impl Fn(u16) -> Option<&'k Keyspace>) {
+    /// `written` fetches what a key's change will touch besides.
+    pub fn prefetch<'k>(
+        &self,
+        buf: &[u8],
+        keyspace_of: impl Fn(u16) -> Option<&'k Keyspace>,
+        written: impl Fn(&[u8]),
+    ) {
         if self.used < 2 {
             return;
         }
@@ -122,7 +128,11 @@ impl Batch {
             if let (Some(slot), Some(key)) = (prepared.slot, key)
                 && let Some(keyspace) = keyspace_of(slot)
             {
-                *hash = keyspace.prefetch_bucket(slot, prepared.args(&buf[at..]).at(key));
+                let key = prepared.args(&buf[at..]).at(key);
+                *hash = keyspace.prefetch_bucket(slot, key);
+                if prepared.entry.is_some_and(|entry| entry.command.is_write()) {
+                    written(key);
+                }
             }
             at += prepared.consumed();
         }

@@ -242,7 +242,8 @@ impl Connection {
         let (mut at, mut count) = (0, 0);
         let halt = 'turn: loop {
             let error = batch.parse(&buf[at..], parser, &limits, |slot| dispatch.keyspace_of(slot));
-            batch.prefetch(&buf[at..], |slot| dispatch.keyspace_of(slot));
+            let tracked = server.invalidation.table();
+            batch.prefetch(&buf[at..], |slot| dispatch.keyspace_of(slot), |key| tracked.prefetch(key));
             for prepared in batch.requests() {
                 let rest = &buf[at..];
                 let consumed = prepared.consumed();

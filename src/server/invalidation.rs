@@ -8,7 +8,6 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use hashbrown::HashMap;
 use parking_lot::RwLock;
@@ -20,7 +19,7 @@ use crate::id::GroupId;
 use crate::keyspace::effect::Effect;
 use crate::server::outbox::Outbox;
 use crate::session::tracking::{Scope, Tracking};
-use crate::tracking::prefixes::Prefixes;
+use crate::tracking::prefixes::{Outline, Prefixes};
 use crate::tracking::table::Table;
 
 /// A connection that tracks.
@@ -89,20 +88,16 @@ pub struct Invalidation {
     config: Arc<Config>,
     table: Arc<Table>,
     listeners: RwLock<Listeners>,
-    count: AtomicUsize,
-    broadcasts: AtomicBool,
+    /// Of what is broadcast.
+    outline: Arc<Outline>,
 }
 
 impl Invalidation {
     /// Nobody listens yet.
     pub fn new(config: Arc<Config>) -> Self {
-        Self {
-            config,
-            table: Arc::default(),
-            listeners: RwLock::default(),
-            count: AtomicUsize::new(0),
-            broadcasts: AtomicBool::new(false),
-        }
+        let listeners = Listeners::default();
+        let outline = listeners.broadcast.outline().clone();
+        Self { config, table: Arc::default(), listeners: RwLock::new(listeners), outline }
     }
 
     /// The keys that are remembered.
@@ -112,14 +107,13 @@ impl Invalidation {
 
     /// A connection has closed, and cannot be found any more; those that redirect to it are told so.
     pub fn close(&self, id: u64) {
-        self.change(|listeners| {
-            listeners.leave(id);
-            for source in listeners.redirected.remove(&id).unwrap_or_default() {
-                if let Some(listener) = listeners.leave(source) {
-                    listeners.enter(listener.lose_target());
-                }
+        let mut listeners = self.listeners.write();
+        listeners.leave(id);
+        for source in listeners.redirected.remove(&id).unwrap_or_default() {
+            if let Some(listener) = listeners.leave(source) {
+                listeners.enter(listener.lose_target());
             }
-        });
+        }
     }
 
     /// A connection turns tracking on, changes its mode or its protocol, or turns tracking off. `find` finds other
@@ -131,38 +125,32 @@ impl Invalidation {
         proto: Proto,
         find: impl FnOnce(u64) -> Option<Arc<Outbox>>,
     ) {
-        self.change(|listeners| {
-            listeners.leave(outbox.client().id);
-            if !tracking.on {
-                return;
-            }
-            let told = match tracking.redirect {
-                0 => (proto == Proto::Resp3).then(|| outbox.clone()),
-                // Looked for under the lock: one that is found here and closes will find this one.
-                target => find(target),
-            };
-            let (source, tracking) = (outbox.clone(), tracking.clone());
-            let is_broken = told.is_none() && tracking.redirect != 0;
-            let listener = Listener { source, told, tracking };
-            listeners.enter(if is_broken { listener.lose_target() } else { Arc::new(listener) });
-        });
-    }
-
-    fn change(&self, change: impl FnOnce(&mut Listeners)) {
         let mut listeners = self.listeners.write();
-        change(&mut listeners);
-        self.count.store(listeners.by_id.len(), Ordering::SeqCst);
-        self.broadcasts.store(!listeners.broadcast.is_empty(), Ordering::SeqCst);
+        listeners.leave(outbox.client().id);
+        if !tracking.on {
+            return;
+        }
+        let told = match tracking.redirect {
+            0 => (proto == Proto::Resp3).then(|| outbox.clone()),
+            // Looked for under the lock: one that is found here and closes will find this one.
+            target => find(target),
+        };
+        let (source, tracking) = (outbox.clone(), tracking.clone());
+        let is_broken = told.is_none() && tracking.redirect != 0;
+        let listener = Listener { source, told, tracking };
+        listeners.enter(if is_broken { listener.lose_target() } else { Arc::new(listener) });
     }
 
-    /// Whether anybody wants to hear of changes.
-    pub fn is_listening(&self) -> bool {
-        self.count.load(Ordering::SeqCst) > 0
+    /// Whether anybody may want to hear that this key has changed. Takes no lock.
+    #[inline]
+    pub fn cares_for(&self, key: &[u8]) -> bool {
+        self.table.may_hold(key) || self.outline.may_match(key)
     }
 
     /// What has changed in this node's copy of a shard, under the locks of the slots concerned. `author` as in
     /// `shard::observer`.
     pub fn observe(&self, shard: GroupId, author: Option<u64>, effects: &[Effect]) {
+        let mut is_broadcast = false;
         for effect in effects {
             match effect {
                 Effect::Flushed if !self.config.startup.cluster_enabled => self.forget_all(),
@@ -171,10 +159,11 @@ impl Invalidation {
                     if let Some(readers) = self.table.take(key) {
                         self.tell(&readers, key, author);
                     }
+                    is_broadcast = is_broadcast || self.outline.may_match(key);
                 }
             }
         }
-        if self.broadcasts.load(Ordering::SeqCst) {
+        if is_broadcast {
             self.broadcast(author, effects);
         }
     }

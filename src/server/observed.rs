@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::config::Config;
 use crate::id::GroupId;
-use crate::keyspace::effect::{Change, Effect};
+use crate::keyspace::effect::{Audience, Change, Effect};
 use crate::keyspace::event::Occurrence;
 use crate::keyspace::locked::Lookups;
 use crate::metrics::Metrics;
@@ -57,18 +57,18 @@ impl Drop for Observed {
     }
 }
 
-impl Observer for Observed {
-    fn is_listening(&self) -> bool {
-        self.keeps_log() || self.invalidation.is_listening()
+impl Audience for Observed {
+    fn cares_for(&self, key: &[u8]) -> bool {
+        self.keeps_log() || self.invalidation.cares_for(key)
     }
+}
 
+impl Observer for Observed {
     fn observe(&self, index: u64, author: Option<u64>, effects: &[Effect]) {
         if self.keeps_log() {
             self.ring.note(index, effects.iter().map(touched));
         }
-        if self.invalidation.is_listening() {
-            self.invalidation.observe(self.shard, author, effects);
-        }
+        self.invalidation.observe(self.shard, author, effects);
     }
 
     fn wants_events(&self, here: bool) -> bool {

@@ -274,7 +274,7 @@ mod tests {
 
     use super::*;
     use crate::id::GroupId;
-    use crate::keyspace::effect::Effect;
+    use crate::keyspace::effect::{Audience, Effect};
     use crate::keyspace::locked::{Lookups, Needs};
     use crate::shard::observer::Observer;
     use crate::time::Clock;
@@ -283,11 +283,13 @@ mod tests {
     #[derive(Default)]
     struct Told(parking_lot::Mutex<Vec<(u64, u64)>>);
 
-    impl Observer for Told {
-        fn is_listening(&self) -> bool {
+    impl Audience for Told {
+        fn cares_for(&self, _key: &[u8]) -> bool {
             false
         }
+    }
 
+    impl Observer for Told {
         fn observe(&self, _index: u64, _author: Option<u64>, _effects: &[Effect]) {}
 
         fn applied(&self, _index: u64) {}

@@ -25,6 +25,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::id::GroupId;
 use crate::keyspace::Keyspace;
+use crate::keyspace::effect::Nobody;
 use crate::keyspace::locked::{Locked, Needs};
 use crate::shard::history::History;
 use crate::shard::observer::Observer;
@@ -78,7 +79,7 @@ impl Shard {
 
     /// Locks slots for a read at `now`.
     pub fn lock(&self, needs: &Needs, now: Millis) -> Locked<'_> {
-        Locked::new(&self.keyspace, needs, now, self.stamp.seed(), || false)
+        Locked::new(&self.keyspace, needs, now, self.stamp.seed(), &Nobody)
     }
 
     /// Takes note of keys that a read found past their deadline, for upkeep to remove.

@@ -1,14 +1,12 @@
 //! Who hears of effects: the door through which changes leave a shard.
 
-use crate::keyspace::effect::{Change, Effect};
+use crate::keyspace::effect::{Audience, Change, Effect, Nobody};
 use crate::keyspace::event::Occurrence;
 use crate::keyspace::locked::Lookups;
 
 /// Who hears of effects. Called while the locks of the slots concerned are held, in the order of application, so
 /// that nothing can be read between a change and its notice; it must be short and must not touch the keyspace.
-pub trait Observer: Send + Sync {
-    /// Whether anybody would listen now. If not, effects are not even recorded.
-    fn is_listening(&self) -> bool;
+pub trait Observer: Audience + Send + Sync {
     /// What applying one unit of the entry at `index` did. `author` is the connection that asked for it, if it is one
     /// of this node's.
     fn observe(&self, index: u64, author: Option<u64>, effects: &[Effect]);
@@ -31,12 +29,7 @@ pub trait Observer: Send + Sync {
     fn remember(&self, reader: u64, key: &[u8]);
 }
 
-/// Nobody.
-impl Observer for () {
-    fn is_listening(&self) -> bool {
-        false
-    }
-
+impl Observer for Nobody {
     fn observe(&self, _: u64, _: Option<u64>, _: &[Effect]) {}
 
     fn applied(&self, _: u64) {}

@@ -11,7 +11,7 @@ use crate::command::execute::{execute, note_misses};
 use crate::command::needs::{needs, union};
 use crate::command::spec::Command;
 use crate::command::table;
-use crate::keyspace::effect::Change;
+use crate::keyspace::effect::{Change, Nobody};
 use crate::keyspace::locked::{Locked, Lookups, Needs};
 use crate::keyspace::slot::Stamp;
 use crate::keyspace::territory::Territory;
@@ -53,7 +53,7 @@ impl Shard {
         let mark = reply.mark();
         execute(command, &mut locked, args, reply);
         let remaining = occasion.stamped.then(|| remaining(&locked, (command, args), occasion.now));
-        let index = self.conclude(locked, occasion);
+        let index = self.conclude(&mut locked, occasion);
         if let Some(remaining) = remaining {
             reply.insert(mark, &self.stamp_of(index, remaining));
         }
@@ -67,7 +67,7 @@ impl Shard {
         occasion: Occasion,
         reply: &mut Reply<'_>,
     ) -> Lookups {
-        let mut locked = Locked::new(&self.keyspace, needs, occasion.now, occasion.seed, || false);
+        let mut locked = Locked::new(&self.keyspace, needs, occasion.now, occasion.seed, &Nobody);
         self.remember((command, args), occasion);
         if occasion.stamped {
             let remaining = remaining(&locked, (command, args), occasion.now);
@@ -93,7 +93,7 @@ impl Shard {
         occasion: Occasion,
         reply: &mut Reply<'_>,
     ) {
-        let locked = Locked::new(&self.keyspace, needs, occasion.now, occasion.seed, || false);
+        let locked = Locked::new(&self.keyspace, needs, occasion.now, occasion.seed, &Nobody);
         execute(command, &mut locked.over(territory), args, reply);
     }
 
@@ -120,7 +120,7 @@ impl Shard {
             note_misses(command, &mut locked, *args);
             ends.push(reply.mark() - start);
         }
-        self.conclude(locked, occasion);
+        self.conclude(&mut locked, occasion);
         Some(ends)
     }
 
@@ -134,21 +134,21 @@ impl Shard {
                 _ => locked.take(key, change).is_some(),
             };
             removed += gone as usize;
-            self.conclude(locked, occasion);
+            self.conclude(&mut locked, occasion);
         }
         self.observer.removed(change, removed);
         removed
     }
 
+    #[inline]
     fn lock_for(&self, needs: &Needs, occasion: Occasion) -> Locked<'_> {
-        let mut locked =
-            Locked::new(&self.keyspace, needs, occasion.now, occasion.seed, || self.observer.is_listening());
+        let mut locked = Locked::new(&self.keyspace, needs, occasion.now, occasion.seed, &*self.observer);
         locked.events.note(self.observer.wants_events(occasion.here));
         locked
     }
 
     /// Hands the effects over while the locks are still held; returns the index as of which they are there.
-    fn conclude(&self, mut locked: Locked<'_>, occasion: Occasion) -> u64 {
+    fn conclude(&self, locked: &mut Locked<'_>, occasion: Occasion) -> u64 {
         let events = locked.events.take();
         if !events.is_empty() {
             self.observer.announce(occasion.here, &events);

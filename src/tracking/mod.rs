@@ -8,6 +8,7 @@
 pub mod backlog;
 pub mod excerpt;
 pub mod feed;
+pub mod filter;
 pub mod frames;
 pub mod prefixes;
 pub mod ring;

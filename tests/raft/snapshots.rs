@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use slotcast::id::MemberId;
+use slotcast::keyspace::effect::Nobody;
 use slotcast::keyspace::snapshot::digest;
 use slotcast::raft::group::Group;
 use slotcast::raft::proposal::Outcome;
@@ -68,7 +69,7 @@ async fn a_damaged_file_is_refused_with_its_name() {
 }
 
 async fn join_with_shard(node: &Node, member: MemberId, dir: Option<&Path>) -> (Group, Arc<Shard>) {
-    let shard = Arc::new(Shard::new(GROUP, Arc::new(()), Clock::System, member));
+    let shard = Arc::new(Shard::new(GROUP, Arc::new(Nobody), Clock::System, member));
     let options = GroupOptions {
         group: GROUP,
         member,

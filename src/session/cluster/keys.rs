@@ -10,6 +10,7 @@ use slotcast_wire::slot::{SLOTS, slot_of};
 
 use crate::command::error::CommandError;
 use crate::keyspace::Keyspace;
+use crate::keyspace::effect::Nobody;
 use crate::keyspace::locked::{Locked, Needs};
 use crate::session::Session;
 use crate::session::cluster::view;
@@ -55,7 +56,7 @@ pub fn some(
         reply.array(0);
         return Ok(Verdict::Replied);
     };
-    let locked = Locked::new(&keyspace, &Needs::Slot(slot), context.clock.now(), 0, || false);
+    let locked = Locked::new(&keyspace, &Needs::Slot(slot), context.clock.now(), 0, &Nobody);
     locked.walk(slot, |records| {
         let (mark, mut keys) = (reply.mark(), 0);
         for record in records.take(most) {

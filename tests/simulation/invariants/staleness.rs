@@ -11,6 +11,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use slotcast::id::GroupId;
 use slotcast::keyspace::Keyspace;
+use slotcast::keyspace::effect::Nobody;
 use slotcast::keyspace::locked::{Locked, Needs};
 use slotcast::topology::slot_map::SlotMap;
 use slotcast_near_cache::l1::{L1, Lookup};
@@ -162,7 +163,7 @@ impl Staleness {
         }
         *before = index;
         for key in self.keys.get(&group).into_iter().flatten() {
-            let locked = Locked::new(keyspace, &Needs::Slot(slot_of(key)), 0, 0, || false);
+            let locked = Locked::new(keyspace, &Needs::Slot(slot_of(key)), 0, 0, &Nobody);
             let value = locked.string(key).unwrap().map(Bytes::copy_from_slice);
             let deadline = locked.peek(key).and_then(|record| record.expires_at());
             let change = Change { index, value, deadline };
