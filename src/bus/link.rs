@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, timeout};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep, timeout};
 
 use crate::bus::call::{Answered, BusError, Lane};
 use crate::bus::frame::{Frame, Greeting};
@@ -36,10 +36,12 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from
 const GRACE: Duration = Duration::from_millis(100);
 /// Between pings.
 const PING: Duration = Duration::from_millis(100);
-/// Pings without any frame in return before the peer is called unreachable: half a second.
+/// Times of a ping without a sign of life before the peer is called unreachable: half a second.
 const SILENT_PINGS: u32 = 5;
-/// Pings without any frame in return before the connection is given up: its calls fail and it is made anew.
-const DEAD_PINGS: u32 = 30;
+/// The same before the connection is given up: its calls fail and it is made anew. TCP repeats what was not received
+/// after pauses that double, so once a cut is over an old connection may stay silent for as long as the cut has lasted,
+/// while a new one works at once.
+const DEAD_PINGS: u32 = 15;
 
 /// The calling end of a link.
 pub struct Link {
@@ -66,17 +68,8 @@ impl Link {
     ) -> Link {
         let (calls, inbox) = mpsc::channel(QUEUE_CALLS);
         let queued = Arc::new(AtomicUsize::new(0));
-        let keeper = Keeper {
-            me,
-            addr,
-            lane,
-            transport,
-            reach,
-            inbox,
-            queued: queued.clone(),
-            found: None,
-            warned: None,
-        };
+        let sight = Sight { addr, lane, reach, found: None };
+        let keeper = Keeper { me, transport, sight, inbox, queued: queued.clone(), warned: None };
         tokio::spawn(keeper.run());
         Link { calls, queued, limit: QUEUE_BYTES[lane as usize] }
     }
@@ -110,16 +103,52 @@ type Pending = Mutex<BTreeMap<u64, oneshot::Sender<Answered>>>;
 
 struct Keeper {
     me: NodeId,
-    addr: SocketAddr,
-    lane: Lane,
     transport: Arc<dyn Transport>,
-    reach: Arc<Reach>,
+    sight: Sight,
     inbox: mpsc::Receiver<Call>,
     queued: Arc<AtomicUsize>,
-    /// Who answered there last.
-    found: Option<NodeId>,
     /// The node last complained about for not being the expected one.
     warned: Option<NodeId>,
+}
+
+/// What a link finds out about its peer.
+#[derive(Clone)]
+struct Sight {
+    addr: SocketAddr,
+    lane: Lane,
+    reach: Arc<Reach>,
+    /// Who answered there last.
+    found: Option<NodeId>,
+}
+
+impl Sight {
+    fn note(&self, answers: bool) {
+        if let (Lane::Control, Some(node)) = (self.lane, self.found) {
+            self.reach.note(node, self.addr, answers);
+        }
+    }
+
+    /// Counts the time without signs of life; returns when the connection is to be given up. Beside the sending, which
+    /// stands still when the socket takes nothing more.
+    async fn watch(&self, life: &AtomicUsize) -> io::Error {
+        let mut tick = pings();
+        let (mut silent, mut last) = (0, 0);
+        while silent < DEAD_PINGS {
+            tick.tick().await;
+            let now = life.load(Ordering::Relaxed);
+            silent = if now == last { silent + 1 } else { 0 };
+            last = now;
+            self.note(silent < SILENT_PINGS);
+        }
+        io::ErrorKind::TimedOut.into()
+    }
+}
+
+/// Ticks when a ping is due. One that was missed is not made up for: a process that was stopped counts no time.
+fn pings() -> Interval {
+    let mut ping = interval_at(Instant::now() + PING, PING);
+    ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ping
 }
 
 impl Keeper {
@@ -130,30 +159,25 @@ impl Keeper {
             match self.connect(broke_at).await {
                 Ok((reader, writer, node)) => {
                     pause = BACKOFF.0;
-                    self.found = Some(node);
-                    self.note(true);
-                    if self.lane == Lane::Control {
-                        self.reach.connected(node);
+                    self.sight.found = Some(node);
+                    self.sight.note(true);
+                    if self.sight.lane == Lane::Control {
+                        self.sight.reach.connected(node);
                     }
                     let Some(error) = self.converse(reader, writer, node).await else { return };
-                    tracing::debug!(peer = %self.addr, lane = ?self.lane, %error, "a bus connection broke");
+                    let Sight { addr, lane, .. } = self.sight;
+                    tracing::debug!(peer = %addr, ?lane, %error, "a bus connection broke");
                     broke_at = Some(Instant::now());
                 }
                 Err(error) => {
                     broke_at = None;
-                    self.note(false);
+                    self.sight.note(false);
                     if self.refuse_for(pause, &error).await.is_none() {
                         return;
                     }
                     pause = (pause * 2).min(BACKOFF.1);
                 }
             }
-        }
-    }
-
-    fn note(&self, answers: bool) {
-        if let (Lane::Control, Some(node)) = (self.lane, self.found) {
-            self.reach.note(node, self.addr, answers);
         }
     }
 
@@ -165,16 +189,16 @@ impl Keeper {
             tokio::select! {
                 biased;
                 connected = &mut attempt => return connected?,
-                () = tokio::time::sleep_until(broke_at + GRACE) => self.note(false),
+                () = tokio::time::sleep_until(broke_at + GRACE) => self.sight.note(false),
             }
         }
         attempt.await?
     }
 
     async fn greet(&self) -> io::Result<(Reader, Writer, NodeId)> {
-        let (read, write) = self.transport.connect(self.addr).await?;
+        let (read, write) = self.transport.connect(self.sight.addr).await?;
         let (mut reader, mut writer) = (Reader::new(read), Writer::new(write));
-        writer.raw(&Greeting { node: self.me, lane: self.lane }.encode()).await?;
+        writer.raw(&Greeting { node: self.me, lane: self.sight.lane }.encode()).await?;
         let greeting = Greeting::decode(&reader.exactly().await?)
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         Ok((reader, writer, greeting.node))
@@ -190,7 +214,7 @@ impl Keeper {
                 call = self.inbox.recv() => {
                     let call = call?;
                     self.dequeue(&call);
-                    let why = format!("no connection to {}: {error}", self.addr);
+                    let why = format!("no connection to {}: {error}", self.sight.addr);
                     let _ = call.answer.send(Err(BusError::NotDelivered(why)));
                 }
                 () = &mut end => return Some(()),
@@ -205,42 +229,27 @@ impl Keeper {
     /// Carries calls until the connection breaks (why), or nobody can call any more (`None`).
     async fn converse(&mut self, reader: Reader, writer: Writer, node: NodeId) -> Option<io::Error> {
         let pending = Pending::default();
-        let heard = AtomicUsize::new(0);
+        let (sight, life) = (self.sight.clone(), writer.progress());
         let ended = tokio::select! {
             biased;
-            error = receive(reader, &pending, &heard) => Some(error),
-            ended = self.send(writer, node, &pending, &heard) => ended.err(),
+            error = receive(reader, &pending, &life) => Some(error),
+            error = sight.watch(&life) => Some(error),
+            ended = self.send(writer, node, &pending) => ended.err(),
         };
         for (_, answer) in pending.into_inner() {
-            let _ = answer.send(Err(BusError::Unknown(format!("the connection to {} broke", self.addr))));
+            let _ = answer.send(Err(BusError::Unknown(format!("the connection to {} broke", sight.addr))));
         }
         ended
     }
 
     /// Writes calls and pings; `Ok` when nobody can call any more.
-    async fn send(
-        &mut self,
-        mut writer: Writer,
-        node: NodeId,
-        pending: &Pending,
-        heard: &AtomicUsize,
-    ) -> io::Result<()> {
-        let mut ping = interval_at(Instant::now() + PING, PING);
-        ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut next_id, mut silent, mut last_heard) = (0u64, 0, 0);
+    async fn send(&mut self, mut writer: Writer, node: NodeId, pending: &Pending) -> io::Result<()> {
+        let mut ping = pings();
+        let mut next_id = 0u64;
         loop {
             tokio::select! {
                 biased;
-                _ = ping.tick() => {
-                    let now_heard = heard.load(Ordering::Relaxed);
-                    silent = if now_heard == last_heard { silent + 1 } else { 0 };
-                    last_heard = now_heard;
-                    self.note(silent < SILENT_PINGS);
-                    if silent >= DEAD_PINGS {
-                        return Err(io::ErrorKind::TimedOut.into());
-                    }
-                    writer.feed(&Frame::Ping).await?;
-                }
+                _ = ping.tick() => writer.feed(&Frame::Ping).await?,
                 call = self.inbox.recv() => {
                     let Some(call) = call else { return Ok(()) };
                     let mut call = Some(call);
@@ -265,9 +274,10 @@ impl Keeper {
         }
         if let Some(expected) = call.expected.filter(|expected| *expected != node) {
             if self.warned.replace(expected) != Some(expected) {
-                tracing::warn!(addr = %self.addr, %expected, found = %node, "another node answers at this address");
+                tracing::warn!(addr = %self.sight.addr, %expected, found = %node, "another node answers at this address");
             }
-            let why = format!("node {} answers at {}, not {}", node.short(), self.addr, expected.short());
+            let why =
+                format!("node {} answers at {}, not {}", node.short(), self.sight.addr, expected.short());
             let _ = call.answer.send(Err(BusError::NotDelivered(why)));
             return None;
         }
@@ -284,19 +294,25 @@ impl Keeper {
     }
 }
 
-/// Hands answers to their callers until the connection breaks.
-async fn receive(mut reader: Reader, pending: &Pending, heard: &AtomicUsize) -> io::Error {
+/// Hands answers to their callers until the connection breaks. Whatever comes in is a sign of life.
+async fn receive(mut reader: Reader, pending: &Pending, life: &AtomicUsize) -> io::Error {
     loop {
-        let frame = match reader.frame().await {
-            Ok(frame) => frame,
+        match reader.buffered() {
+            Ok(Some(frame)) => deliver(frame, pending),
+            Ok(None) => match reader.fill().await {
+                Ok(()) => drop(life.fetch_add(1, Ordering::Relaxed)),
+                Err(error) => return error,
+            },
             Err(error) => return error,
-        };
-        heard.fetch_add(1, Ordering::Relaxed);
-        if let Frame::Answer { id, served, body } = frame
-            && let Some(answer) = pending.lock().remove(&id)
-        {
-            let not_served = || BusError::NotDelivered("that node does not serve this call".into());
-            let _ = answer.send(if served { Ok(body) } else { Err(not_served()) });
         }
+    }
+}
+
+fn deliver(frame: Frame, pending: &Pending) {
+    if let Frame::Answer { id, served, body } = frame
+        && let Some(answer) = pending.lock().remove(&id)
+    {
+        let not_served = || BusError::NotDelivered("that node does not serve this call".into());
+        let _ = answer.send(if served { Ok(body) } else { Err(not_served()) });
     }
 }

@@ -319,6 +319,24 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_connection_that_takes_nothing_more_is_given_up_like_one_that_is_silent() {
+        let network = network();
+        let (_server, client) = (node(&network, 1).await, node(&network, 2).await);
+        assert!(echo(&client, peer(1)).await.is_ok());
+        let begun = Instant::now();
+        network.isolate(addr(1));
+        // More than a connection holds, so that writing stands still.
+        let body = Bytes::from(vec![0; 6 << 20]);
+        let stuck = client.submit(peer(1), Lane::Control, ECHO, body);
+        assert!(matches!(stuck.await, Err(BusError::Unknown(_))));
+        assert!((1400..=1700).contains(&begun.elapsed().as_millis()), "after {:?}", begun.elapsed());
+        network.mend();
+        let mut changes = client.reachability();
+        changes.wait_for(|_| client.is_reachable(id(1))).await.unwrap();
+        assert!(echo(&client, peer(1)).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn what_a_full_queue_cannot_take_is_refused_not_kept() {
         let network = network();
         let (_server, client) = (node(&network, 1).await, node(&network, 2).await);

@@ -1,9 +1,12 @@
 //! Frames over the two halves of a connection: a reader that cuts, a writer that coalesces.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
+use futures::FutureExt;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
@@ -48,16 +51,6 @@ impl Reader {
         }
     }
 
-    /// Waits for a frame. Cancelling loses none.
-    pub async fn frame(&mut self) -> io::Result<Frame> {
-        loop {
-            if let Some(frame) = self.buffered()? {
-                return Ok(frame);
-            }
-            self.fill().await?;
-        }
-    }
-
     /// Exactly `N` bytes before any frame: a greeting.
     pub async fn exactly<const N: usize>(&mut self) -> io::Result<[u8; N]> {
         let mut bytes = [0; N];
@@ -70,12 +63,19 @@ impl Reader {
 pub struct Writer {
     half: Box<dyn AsyncWrite + Send + Unpin>,
     output: BytesMut,
+    progress: Arc<AtomicUsize>,
 }
 
 impl Writer {
     /// Writes to `half`.
     pub fn new(half: Box<dyn AsyncWrite + Send + Unpin>) -> Writer {
-        Writer { half, output: BytesMut::with_capacity(WRITE_SIZE) }
+        Writer { half, output: BytesMut::with_capacity(WRITE_SIZE), progress: Arc::default() }
+    }
+
+    /// Counts the writes that stood still until the peer had taken something: a long frame on a slow network is no
+    /// silence.
+    pub fn progress(&self) -> Arc<AtomicUsize> {
+        self.progress.clone()
     }
 
     /// Takes a frame; writes what has gathered once it is worth a write.
@@ -86,7 +86,7 @@ impl Writer {
             self.output.put_slice(body);
         } else {
             self.flush().await?;
-            timeout(WRITE_TIMEOUT, self.half.write_all(body)).await??;
+            timeout(WRITE_TIMEOUT, write_all(&mut self.half, body, &self.progress)).await??;
         }
         if self.output.len() >= WRITE_SIZE { self.flush().await } else { Ok(()) }
     }
@@ -94,7 +94,7 @@ impl Writer {
     /// Writes what has gathered.
     pub async fn flush(&mut self) -> io::Result<()> {
         if !self.output.is_empty() {
-            timeout(WRITE_TIMEOUT, self.half.write_all(&self.output)).await??;
+            timeout(WRITE_TIMEOUT, write_all(&mut self.half, &self.output, &self.progress)).await??;
             self.output.clear();
         }
         Ok(())
@@ -105,4 +105,26 @@ impl Writer {
         self.half.write_all(bytes).await?;
         self.half.flush().await
     }
+}
+
+async fn write_all(
+    half: &mut (dyn AsyncWrite + Send + Unpin),
+    mut bytes: &[u8],
+    progress: &AtomicUsize,
+) -> io::Result<()> {
+    while !bytes.is_empty() {
+        let written = match half.write(bytes).now_or_never() {
+            Some(written) => written?,
+            None => {
+                let written = half.write(bytes).await?;
+                progress.fetch_add(1, Ordering::Relaxed);
+                written
+            }
+        };
+        if written == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        bytes = &bytes[written..];
+    }
+    Ok(())
 }
