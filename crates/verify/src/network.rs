@@ -10,6 +10,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::process::Output;
 
 use tokio::process::Command;
+use tokio::sync::Mutex;
 
 /// Clients' end of the bridge.
 const CLIENTS: u8 = 254;
@@ -38,6 +39,8 @@ struct Drops {
 pub struct Network {
     nodes: usize,
     drops: RefCell<BTreeMap<usize, Drops>>,
+    /// One change at a time: two faults may end at the same moment, and the rules applied last must be the newest.
+    applying: Mutex<()>,
 }
 
 /// The address of a node, counted from 0.
@@ -82,7 +85,7 @@ impl Network {
             );
             nft(node, &chain).await?;
         }
-        Ok(Network { nodes, drops: RefCell::default() })
+        Ok(Network { nodes, drops: RefCell::default(), applying: Mutex::default() })
     }
 
     /// From now on, nothing that `from` sends arrives at `to`.
@@ -117,6 +120,7 @@ impl Network {
     }
 
     async fn apply(&self, node: usize) -> Result<(), String> {
+        let _turn = self.applying.lock().await;
         let drops = self.drops.borrow().get(&node).cloned().unwrap_or_default();
         let mut rules = format!("flush chain inet {TABLE} in");
         for sender in drops.from {
