@@ -160,7 +160,7 @@ impl Groups {
             // It may have promised a leader not to vote for another within the lease, and has forgotten when.
             sleep_until(self.begun + options.timing.election_max).await;
         }
-        restore(adapter, (durable.wal.clone(), key), &found.unwrap_or_default(), options.log_bytes)
+        restore(adapter, (durable.wal.clone(), key), &found.unwrap_or_default(), options.log_bytes).await
     }
 
     /// `None`: the doubt has ended meanwhile, and this member with it.

@@ -18,6 +18,10 @@ use crate::wal::Key;
 use crate::wal::log::Wal;
 use crate::wal::scan::{Found, Located};
 
+/// Bytes of log after which the thread's other tasks have a turn: it also carries the members that are back already, and
+/// the answers by which other nodes know that this one lives.
+const TURN_BYTES: usize = 64 << 10;
+
 /// Why a member cannot go on where it stopped; it must be replaced by a new one.
 #[derive(Debug)]
 pub enum RestoreError {
@@ -50,8 +54,8 @@ impl fmt::Display for RestoreError {
 impl std::error::Error for RestoreError {}
 
 /// Brings `adapter`, which holds the snapshot, up to the last entry known to be committed; the log from there on, of
-/// which at most `keep` bytes are already in the state. Blocks.
-pub fn restore(
+/// which at most `keep` bytes are already in the state. Reads files, a little at a time.
+pub async fn restore(
     adapter: &mut Adapter,
     (wal, key): (Wal, Key),
     found: &Found,
@@ -71,8 +75,14 @@ pub fn restore(
     };
     let given_up = snapshot.is_some_and(disagrees);
     let wanted = |entry: &&Located| !given_up && snapshot.is_none_or(|id| entry.index > id.index);
+    let mut turn = 0;
     for located in found.entries.iter().filter(wanted) {
         let bytes = wal.read(located).map_err(RestoreError::Unreadable)?;
+        turn += bytes.len();
+        if turn >= TURN_BYTES {
+            turn = 0;
+            tokio::task::yield_now().await;
+        }
         let entry = decode_payload(located.term, located.index, bytes).map_err(RestoreError::Malformed)?;
         if committed.is_some_and(|committed| located.index <= committed) {
             adapter.apply_one(entry.clone());
