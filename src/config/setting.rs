@@ -68,6 +68,8 @@ pub struct Live {
     pub cluster_park_timeout: Duration,
     pub cluster_node_timeout: Duration,
     pub cluster_require_full_coverage: bool,
+    /// How long a node that is told to stop waits for copies that lag.
+    pub shutdown_timeout: Duration,
 }
 
 /// How far the bus listens above `port` unless `cluster-port` says otherwise (the cluster specification's offset).

@@ -155,6 +155,9 @@ pub static DIRECTIVES: &[Directive] = &[
         "Milliseconds by which a copy read under READONLY may be behind its leader; beyond, MOVED. 0: any age."),
     live("cluster-require-full-coverage", "yes", Field::YesNo(|s| &mut s.cluster_require_full_coverage),
         "yes: no slot is served while some slot belongs to no shard. no: the others go on."),
+    live("shutdown-timeout", "5", Field::Seconds(|s| &mut s.shutdown_timeout, 0, INT_MAX),
+        "Seconds that a node which is told to stop (SIGTERM, SHUTDOWN) goes on serving while other copies lack some of the \
+         log, so that nobody notices its end. Nodes that don't answer are not waited for."),
 
     // What clients ask a Redis for
     fixed("databases", "1", "There is one database, number 0, as in every Redis Cluster."),

@@ -6,6 +6,7 @@
 
 mod founders;
 pub mod identity;
+mod leaving;
 mod observer;
 pub mod options;
 mod outlook;
@@ -26,6 +27,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::bus::Bus;
 use crate::id::GroupId;
@@ -170,7 +172,12 @@ impl Cluster {
     /// Hands all leaderships to other nodes, in a second at most. Requests are still served and redirected; the
     /// node can then be stopped without a failover.
     pub async fn hand_over(&self) {
-        upkeep::hand_over(&self.groups.all(), &self.standing, HAND_OVER).await;
+        leaving::hand_over(&self.groups.all(), &self.standing, HAND_OVER).await;
+    }
+
+    /// Waits, until a moment at most, until the other nodes' copies have all that is needed to go on without this node.
+    pub async fn wait_until_spared(&self, until: Instant) {
+        leaving::wait_until_spared(&self.groups.all(), &self.standing, until).await;
     }
 
     /// Leaves in order: hands leaderships over, stops all members, closes the bus.

@@ -11,6 +11,7 @@ use rand::RngCore;
 use tokio::runtime::Builder;
 use tokio::sync::mpsc::{self, Receiver, Sender, channel};
 use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
 use tracing::debug;
 
 use crate::bus::transport::Tcp;
@@ -145,8 +146,12 @@ async fn live(config: Arc<Config>, hosted: Hosted, carrier: Carrier, wanted: Wan
         _ = futures::future::join(hosted.follow(cluster.opened()), go_home) => stopping.recv().await,
         stop = stopping.recv() => stop,
     };
+    let until = Instant::now() + config.live().shutdown_timeout;
+    cluster.wait_until_spared(until).await;
     cluster.hand_over().await;
     tokio::time::sleep(LINGER).await;
+    // The new leaders have found out by now whether the others follow them.
+    cluster.wait_until_spared(until).await;
     cluster.stop().await;
     if let Some(done) = stop {
         let _ = done.send(());

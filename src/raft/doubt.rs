@@ -38,7 +38,7 @@ impl Doubt {
             Message::Vote(request) | Message::PreVote(request) => voted_for(&request.vote),
             Message::SnapshotChunk { transfer, .. } => transfer.0,
             Message::SnapshotEnd { vote, .. } => voted_for(vote),
-            Message::Transfer(_) | Message::Flush(_) => return false,
+            Message::Transfer(_) | Message::Flush(_) | Message::Leave(_) => return false,
         };
         self.source.is_some_and(|(source, _)| source == sender)
     }

@@ -183,29 +183,41 @@ impl Group {
     /// Hands the leadership to another voter: ends the lease, holds proposals back until that voter has the whole
     /// log, then asks it to stand for election at once. Returns when somebody else leads.
     pub async fn transfer_leader(&self, to: MemberId) -> Result<(), GroupError> {
+        self.transfer_to_first_of(&[to]).await.map(drop)
+    }
+
+    /// The same, to whichever of `heirs` has the whole log first; if several do, the first of them in this order. Gives
+    /// the one that was asked.
+    pub async fn transfer_to_first_of(&self, heirs: &[MemberId]) -> Result<MemberId, GroupError> {
         let mut state = self.0.state.subscribe();
         let term = {
             let state = state.borrow_and_update();
             if !state.am_leader {
                 return Err(GroupError::NotLeader { leader: state.leader.map(|(member, _)| member) });
             }
-            if !state.voters.contains_key(&to) || to == self.member() {
-                return Err(GroupError::Refused(format!("member {to} is not another voter")));
+            let is_another = |to: &&MemberId| state.voters.contains_key(to) && **to != self.member();
+            if heirs.is_empty() || !heirs.iter().all(|to| is_another(&to)) {
+                return Err(GroupError::Refused(format!("{heirs:?} are not other voters")));
             }
             state.term
         };
         self.0.end_lease(term);
         let held = HeldProposals::new(&self.0);
         let limit = self.0.options.timing.election_max;
-        let has_all = |metrics: &RaftMetrics<TypeConfig>| {
-            let matched = metrics.replication.iter().flatten().find(|(id, _)| **id == to);
+        let has_all = |metrics: &RaftMetrics<TypeConfig>, heir: &MemberId| {
+            let matched = metrics.replication.iter().flatten().find(|(id, _)| *id == heir);
             let matched = matched.and_then(|(_, matched)| matched.as_ref()).map(|id| id.index);
-            metrics.current_term != term || matched.is_some() && matched >= metrics.last_log_index
+            matched.is_some() && matched >= metrics.last_log_index
         };
-        if timeout(limit, self.0.raft.metrics().wait_until(has_all)).await.is_err() {
+        let mut metrics = self.0.raft.metrics();
+        let over = |now: &RaftMetrics<TypeConfig>| now.current_term != term;
+        let ready = metrics.wait_until(|now| over(now) || heirs.iter().any(|heir| has_all(now, heir)));
+        if timeout(limit, ready).await.is_err() {
             self.0.resume_lease(term);
-            return Err(GroupError::Unavailable(format!("member {to} did not catch up within {limit:?}")));
+            return Err(GroupError::Unavailable(format!("none of {heirs:?} caught up within {limit:?}")));
         }
+        let heir = heirs.iter().find(|heir| has_all(&metrics.borrow_watched(), heir));
+        let to = heir.or(heirs.first()).copied().unwrap_or_default();
         let asked = self.0.raft.trigger().transfer_leader(to).await;
         asked.map_err(|error| GroupError::Stopped(error.to_string()))?;
         let me = self.member();
@@ -214,7 +226,7 @@ impl Group {
         let moved = timeout(limit * 3, state.wait_for(elsewhere)).await.is_ok();
         drop(held);
         match moved {
-            true => Ok(()),
+            true => Ok(to),
             false => Err(GroupError::Unavailable(format!("member {to} did not take the leadership over"))),
         }
     }

@@ -73,6 +73,7 @@ impl Inbox {
             Message::Vote(request) => raft.vote(request).await.map(Answer::Vote).map_err(stopped),
             Message::PreVote(request) => raft.pre_vote(request).await.map(Answer::Vote).map_err(stopped),
             Message::Flush(_) => Err("a question for the log".into()),
+            Message::Leave(_) => Err("a question for the leader".into()),
             Message::Transfer(request) => match raft.handle_transfer_leader(request).await {
                 Ok(Ok(())) => Ok(Answer::Accepted),
                 Ok(Err(error)) => Err(error.to_string()),

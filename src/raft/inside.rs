@@ -96,6 +96,10 @@ impl Inside {
                 true => Answer::Accepted,
                 false => Answer::Refused("that is not on this disk".into()),
             },
+            false if let Message::Leave(member) = message => match self.spares(member).await {
+                true => Answer::Accepted,
+                false => Answer::Refused("the others lack some of the log".into()),
+            },
             // Without tokio's budget: a message must reach openraft's queue at the first poll, so that those of
             // one stream keep their order.
             false => tokio::task::unconstrained(self.inbox.answer(&self.raft, message)).await,

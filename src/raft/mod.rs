@@ -17,6 +17,7 @@ mod inbox;
 mod inside;
 mod kept;
 pub mod lease;
+pub mod leaving;
 mod log_store;
 pub mod machine;
 pub mod membership;

@@ -29,6 +29,7 @@ const TRANSFER: u8 = 4;
 const SNAPSHOT_CHUNK: u8 = 5;
 const SNAPSHOT_END: u8 = 6;
 const FLUSH: u8 = 7;
+const LEAVE: u8 = 8;
 
 pub const BLANK: u8 = 0;
 pub const NORMAL: u8 = 1;
@@ -54,6 +55,8 @@ pub enum Message {
     Transfer(TransferLeaderRequest<TypeConfig>),
     /// Say when your disk has the log up to this index.
     Flush(u64),
+    /// This member is about to stop: say when the others have all that is in the log now.
+    Leave(MemberId),
     /// The next chunk of a snapshot; number 0 begins one.
     SnapshotChunk {
         /// Names the transfer: the sending member and its count.
@@ -136,6 +139,10 @@ pub fn encode(to: Address, message: &Message) -> Bytes {
             head(FLUSH);
             out.put_u64(*index);
         }
+        Message::Leave(member) => {
+            head(LEAVE);
+            out.put_u64(*member);
+        }
         Message::SnapshotChunk { transfer, number, chunk } => {
             head(SNAPSHOT_CHUNK);
             put_transfer(&mut out, *transfer);
@@ -184,6 +191,7 @@ pub fn decode(mut input: Bytes) -> Result<(Address, Message), Malformed> {
             Message::Transfer(TransferLeaderRequest::new(from, to, log_id(&mut input)?))
         }
         FLUSH => Message::Flush(input.try_get_u64()?),
+        LEAVE => Message::Leave(input.try_get_u64()?),
         SNAPSHOT_CHUNK => Message::SnapshotChunk {
             transfer: transfer(&mut input)?,
             number: input.try_get_u32()?,
@@ -406,6 +414,7 @@ mod tests {
             Message::PreVote(vote_request),
             Message::Transfer(TransferLeaderRequest::new(vote, 3, Some(id(5, 13)))),
             Message::Flush(9),
+            Message::Leave(3),
             Message::SnapshotChunk { transfer: (1, 2), number: 3, chunk: Bytes::from_static(b"chunk") },
             Message::SnapshotEnd { transfer: (1, 2), chunks: 4, vote, meta },
         ];

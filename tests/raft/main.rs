@@ -5,6 +5,7 @@ mod chaos;
 mod cluster;
 mod doubt;
 mod durable;
+mod leaving;
 mod snapshots;
 
 use std::collections::{BTreeMap, BTreeSet};

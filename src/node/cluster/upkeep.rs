@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep};
 use crate::id::{GroupId, MemberId, NodeId};
 use crate::meta::proposer::propose;
 use crate::meta::standing::Standing;
+use crate::node::cluster::leaving::hand_over;
 use crate::raft::group::Group;
 use crate::raft::groups::Groups;
 use crate::raft::membership::{HomeWatch, Situation, Step, Wanted};
@@ -138,21 +139,6 @@ fn leading_term(state: &GroupState) -> Option<u64> {
     (state.am_leader && state.ready).then_some(state.term)
 }
 
-/// Hands each leadership of this node to the voter that has most of the log; at most `limit` in all.
-pub async fn hand_over(groups: &[Group], standing: &Standing, limit: Duration) {
-    let hand_over = async |group: &Group| {
-        let Some((heir, node)) = heir(group, standing) else { return };
-        tracing::info!("{}: leadership goes to {}, as this node cannot keep it", group.id(), node.short());
-        if let Err(error) = group.transfer_leader(heir).await {
-            tracing::warn!("{}: the leadership was not handed over: {error}", group.id());
-        }
-    };
-    let all = futures::future::join_all(groups.iter().map(hand_over));
-    if tokio::time::timeout(limit, all).await.is_err() {
-        tracing::warn!("not all leaderships were handed over within {limit:?}");
-    }
-}
-
 /// Tells how the log's disk is, and leads nothing while it takes nothing: what this node cannot write itself it must
 /// not promise to others, and what waits for room is bounded.
 pub async fn watch_disk(mut condition: watch::Receiver<Condition>, groups: Groups, standing: Arc<Standing>) {
@@ -189,18 +175,6 @@ pub async fn watch_disk(mut condition: watch::Receiver<Condition>, groups: Group
             () = sleep(FULL_PACE), if full => {}
         }
     }
-}
-
-fn heir(group: &Group, standing: &Standing) -> Option<(MemberId, NodeId)> {
-    let state = group.state();
-    let state = state.borrow();
-    let answers = |id: &MemberId| {
-        let member = state.voters.get(id).filter(|member| standing.bus.is_reachable(member.node))?;
-        Some((*id, member.node)).filter(|(id, _)| *id != group.member())
-    };
-    let matched =
-        |(id, _): &(MemberId, NodeId)| state.followers.get(id).and_then(|follower| follower.matched);
-    state.voters.keys().filter(|_| state.am_leader).filter_map(answers).max_by_key(matched)
 }
 
 #[cfg(test)]
