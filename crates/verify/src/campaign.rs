@@ -105,7 +105,10 @@ async fn one(campaign: &Campaign<'_>, rng: &mut SmallRng) -> Result<Past, String
     let gap = faults
         .iter()
         .filter(|fault| !fault.kind.hits_caches())
-        .filter_map(|fault| led(fault.victim))
+        .flat_map(|fault| match fault.kind.hits_all() {
+            true => (0..leads.len()).collect(),
+            false => Vec::from_iter(led(fault.victim)),
+        })
         .map(|shard| probes.gap(shard, begin, end))
         .max();
     let ms = |ns: u64| ns as f64 / 1e6;
@@ -132,7 +135,7 @@ fn draw(kinds: &[Kind], cluster: &Cluster, rng: &mut SmallRng) -> Vec<Fault> {
     // The same holds for one that lost power, until it votes again.
     let loses = cluster.forgets || kind == Kind::Power && cluster.mistrusts;
     let fits = |other: &Kind| match other {
-        Kind::KillAll | Kind::PowerAll => false,
+        other if other.hits_all() => false,
         Kind::Power => !kind.ends_a_life() || !cluster.mistrusts,
         other => !(loses && other.ends_a_life()),
     };

@@ -5,7 +5,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use rand::Rng;
 use rand::rngs::SmallRng;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::client::Client;
 use crate::cluster::Cluster;
@@ -21,6 +21,11 @@ const FLOOD_KEYS: usize = 12;
 /// and how often one does.
 const FLOOD_PACE: Duration = Duration::from_millis(10);
 
+/// Within this a node that was started again is part of the cluster,
+const AGREEMENT: Duration = Duration::from_secs(30);
+/// which is looked at so often.
+const GLANCE: Duration = Duration::from_millis(20);
+
 /// Kinds of faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
@@ -30,6 +35,8 @@ pub enum Kind {
     Restart,
     /// SIGTERM, and a restart when it has ended.
     Term,
+    /// SIGTERM and a restart, one node after the other, each as soon as all agree again about who leads.
+    Rolling,
     /// SIGKILL to all nodes at once, and a restart of all.
     KillAll,
     /// SIGSTOP, and SIGCONT after a while: longer than a lease, mostly.
@@ -61,10 +68,11 @@ pub enum Kind {
 }
 
 /// All kinds, by name.
-pub const KINDS: [(&str, Kind); 17] = [
+pub const KINDS: [(&str, Kind); 18] = [
     ("kill", Kind::Kill),
     ("restart", Kind::Restart),
     ("term", Kind::Term),
+    ("rolling", Kind::Rolling),
     ("killall", Kind::KillAll),
     ("stop", Kind::Stop),
     ("stutter", Kind::Stutter),
@@ -99,7 +107,7 @@ impl Kind {
 
     /// Whether the node's process ends.
     pub fn ends_a_life(self) -> bool {
-        matches!(self, Kind::Kill | Kind::Restart | Kind::Term | Kind::KillAll | Kind::Fsync)
+        matches!(self, Kind::Kill | Kind::Restart | Kind::Term | Kind::Rolling | Kind::KillAll | Kind::Fsync)
             || self.ends_power()
     }
 
@@ -108,9 +116,9 @@ impl Kind {
         matches!(self, Kind::Power | Kind::PowerAll)
     }
 
-    /// Whether it hits all nodes at once.
+    /// Whether it hits all nodes.
     pub fn hits_all(self) -> bool {
-        matches!(self, Kind::KillAll | Kind::PowerAll)
+        matches!(self, Kind::Rolling | Kind::KillAll | Kind::PowerAll)
     }
 
     /// Whether it needs disks of the nodes' own.
@@ -120,7 +128,7 @@ impl Kind {
 
     /// Whether it needs nodes that keep their keys when their processes end.
     pub fn needs_keeping(self) -> bool {
-        self == Kind::KillAll || self.needs_own_disks()
+        matches!(self, Kind::Rolling | Kind::KillAll) || self.needs_own_disks()
     }
 }
 
@@ -141,7 +149,7 @@ impl Fault {
     /// Draws what is open about a fault.
     pub fn draw(kind: Kind, victim: usize, rng: &mut SmallRng) -> Fault {
         let lasts = Duration::from_millis(match kind {
-            Kind::Restart => 0,
+            Kind::Restart | Kind::Rolling => 0,
             Kind::Stop => rng.random_range(150..4_000),
             Kind::Term | Kind::KillAll | Kind::PowerAll => rng.random_range(0..3_000),
             Kind::Kill | Kind::Stutter => rng.random_range(500..5_000),
@@ -159,13 +167,16 @@ impl Fault {
                 sleep(self.lasts).await;
                 cluster.restart(self.victim, false)
             }
-            Kind::Term => {
-                node.signal(Signal::SIGTERM);
-                if !node.ended(STOP).await {
-                    return Err(format!("node {} does not end on SIGTERM", node.number));
+            Kind::Term => self.terminate(self.victim, cluster).await,
+            Kind::Rolling => {
+                let count = cluster.nodes.len();
+                for n in 0..count {
+                    self.terminate((self.victim + n) % count, cluster).await?;
+                    timeout(AGREEMENT, agreed(cluster))
+                        .await
+                        .map_err(|_| "the nodes don't agree any more")?;
                 }
-                sleep(self.lasts).await;
-                cluster.restart(self.victim, false)
+                Ok(())
             }
             Kind::KillAll => {
                 cluster.nodes.iter().for_each(|node| node.signal(Signal::SIGKILL));
@@ -210,6 +221,17 @@ impl Fault {
             }
             Kind::Power | Kind::DiskFull | Kind::Fsync => self.break_disk(cluster).await,
         }
+    }
+
+    /// Tells a node to stop, and starts it again.
+    async fn terminate(&self, index: usize, cluster: &Cluster) -> Result<(), String> {
+        let node = &cluster.nodes[index];
+        node.signal(Signal::SIGTERM);
+        if !node.ended(STOP).await {
+            return Err(format!("node {} does not end on SIGTERM", node.number));
+        }
+        sleep(self.lasts).await;
+        cluster.restart(index, false)
     }
 
     /// All stand still before the first disk is copied, so nothing that anybody knew then is newer than the copies.
@@ -301,6 +323,14 @@ async fn flood(cluster: &Cluster) {
     for key in (0..FLOOD_KEYS).cycle().map(|n| format!("flood:{n}")) {
         client.call(&key, &[request(&["SET", &key, &value])]).await;
         sleep(FLOOD_PACE).await;
+    }
+}
+
+/// Waits until all nodes, the one just started among them, say the same about who leads what: what a rolling restart
+/// waits for. They need not be in good health yet.
+async fn agreed(cluster: &Cluster) {
+    while cluster.leads().await.is_none() {
+        sleep(GLANCE).await;
     }
 }
 
