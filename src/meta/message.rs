@@ -97,12 +97,21 @@ pub enum Request {
         /// Where it is, and which incarnation.
         node: Node,
     },
-    /// What have you left of your log? Asked in a life of its process that drew this number; answered by
-    /// [`Answer::Remains`].
-    Remains(u64),
-    /// What others had acknowledged of these groups may be lost: another history has to begin. Answered by
-    /// [`Answer::Noted`].
-    Lost(Vec<GroupId>),
+    /// What have you left of your log? Answered by [`Answer::Remains`].
+    Remains {
+        /// The number that the asker's process drew when it started.
+        begun: u64,
+        /// Of the newest topology it has heard of.
+        epoch: u64,
+    },
+    /// What others had acknowledged of these groups may be lost: another history has to begin. Said again until the doubt
+    /// is over. Answered by [`Answer::Noted`].
+    Lost {
+        /// The number that the process of who says so drew when it started.
+        begun: u64,
+        /// Which groups.
+        groups: Vec<GroupId>,
+    },
     /// Put this change into the log. For the metadata group's leader; answered by [`Answer::Applied`].
     Propose(Change),
 }
@@ -149,8 +158,8 @@ pub struct Remains {
     /// A number that its process drew when it started.
     pub begun: u64,
     /// What it knows of the cluster: who was replaced last, a node that starts again may not have in what it knows to be
-    /// committed.
-    pub topology: Topology,
+    /// committed. Only if that is newer than what the asker has heard of.
+    pub topology: Option<Topology>,
 }
 
 /// Where a member's log ends.

@@ -53,11 +53,11 @@ impl Desk {
                 Ok(()) => Answer::Prepared,
                 Err(why) => Answer::Refused(why),
             },
-            Request::Remains(begun) => Answer::Remains(self.standing.remains(from, begun)),
-            Request::Lost(groups) => {
-                self.standing.note_loss(&groups);
-                Answer::Noted
-            }
+            Request::Remains { begun, epoch } => Answer::Remains(self.standing.remains(from, begun, epoch)),
+            Request::Lost { begun, groups } => match self.standing.note_loss(from, begun, &groups) {
+                true => Answer::Noted,
+                false => Answer::Unavailable("not all of these groups have opened here yet".into()),
+            },
             Request::Join { id, node } => self.join(id, node).await,
             Request::Propose(change) => match self.standing.leading_group() {
                 None => Answer::NotLeader(self.standing.leader()),

@@ -73,6 +73,8 @@ pub struct Standing {
     /// Drawn when the process started.
     begun: u64,
     reunited: Mutex<Option<Reunited>>,
+    /// Who has told of the loss of which group, by what its process had drawn; of the topology's nodes only.
+    noted: Mutex<BTreeMap<(NodeId, GroupId), u64>>,
 }
 
 /// What was agreed on when logs were compared.
@@ -122,8 +124,9 @@ impl Standing {
         let rng = Mutex::new(rng);
         let begun = rng.lock().next_u64();
         let life = watch::Sender::new(memory.map_or_else(|| Life::new(&rng), Life::remembered));
-        let (ending, waits, reunited) = (Default::default(), watch::Sender::new(None), Mutex::default());
-        Standing { site, bus, groups, publisher, rng, life, ending, waits, begun, reunited }
+        let (ending, waits) = (Default::default(), watch::Sender::new(None));
+        let (reunited, noted) = (Mutex::default(), Mutex::default());
+        Standing { site, bus, groups, publisher, rng, life, ending, waits, begun, reunited, noted }
     }
 
     /// The current life, and each change of it.
@@ -196,13 +199,24 @@ impl Standing {
         *self.reunited.lock() = Some(Reunited { with, sources });
     }
 
-    /// What others had acknowledged of these groups may be lost, though nothing was here.
-    pub fn note_loss(&self, groups: &[GroupId]) {
-        groups.iter().filter_map(|group| self.groups.group(*group)).for_each(|group| group.note_loss());
+    /// What others had acknowledged of these groups may be lost, though nothing was here; so says, again and again, a node
+    /// that started with the number `begun`. `false`: not all of the groups have opened here.
+    pub fn note_loss(&self, from: NodeId, begun: u64, groups: &[GroupId]) -> bool {
+        let open = groups.iter().map(|group| self.groups.group(*group)).collect::<Option<Vec<Group>>>();
+        let Some(open) = open else { return false };
+        let mut noted = self.noted.lock();
+        let topology = self.topology().borrow().clone();
+        noted.retain(|(node, _), _| topology.nodes.contains_key(node));
+        for group in open {
+            if noted.insert((from, group.id()), begun) != Some(begun) {
+                group.note_loss();
+            }
+        }
+        true
     }
 
-    /// What is left of this node's logs, for a node that started with the number `begun`.
-    pub fn remains(&self, asker: NodeId, begun: u64) -> Remains {
+    /// What is left of this node's logs, for a node that started with the number `begun` and knows a topology of `epoch`.
+    pub fn remains(&self, asker: NodeId, begun: u64, epoch: u64) -> Remains {
         let leads = self.leading_group().is_some_and(|group| group.lease().is_valid(Instant::now()));
         let end = |((group, member), (term, index))| End { group, member, term, index };
         let doubted = self.groups.ends();
@@ -214,7 +228,8 @@ impl Standing {
         let ends = if is_sure { self.groups.ends_now() } else { doubted };
         let sources = counted_in.map(|it| it.sources.clone()).unwrap_or_default();
         let ends = ends.into_iter().map(end).collect();
-        let topology = Topology::clone(&self.topology().borrow());
+        let topology = self.topology().borrow().clone();
+        let topology = (topology.epoch > epoch).then(|| Topology::clone(&topology));
         Remains { leads, doubted: !is_sure, ends, sources, begun: self.begun, topology }
     }
 
@@ -337,5 +352,33 @@ impl Standing {
         self.forget().await;
         self.groups.end_doubt();
         self.life.send_replace(Life::new(&self.rng));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::SeedableRng;
+
+    use super::*;
+    use crate::bus::memory::Network;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_loss_is_noted_once_for_each_process_that_tells_of_it() {
+        let (me, addr) = (NodeId::from_bytes([1; 20]), ([10, 0, 0, 1], 17001).into());
+        let network = Network::new(1, (Duration::ZERO, Duration::from_millis(1)));
+        let bus = Bus::start(me, addr, Arc::new(network.host(addr))).await.unwrap();
+        let (groups, (publisher, _)) = (Groups::new(bus.clone()), watch::channel(Arc::default()));
+        let (timing, host) = (Timing::default(), "h".to_owned());
+        let site = Site { me, host, port: 7001, bus: addr, timing, log_bytes: 1 << 20, snapshots: None };
+        let standing = Standing::new(site, bus, groups, publisher, StdRng::seed_from_u64(1), None);
+        let tells = |begun| standing.note_loss(me, begun, &[GroupId::META]);
+        assert!(!tells(7), "there is nobody yet who could begin another history");
+        standing.start(1).await.unwrap();
+        let node = standing.site.node(1);
+        standing.publisher.send_modify(|it| Arc::make_mut(it).nodes = BTreeMap::from([(me, node)]));
+        let group = standing.group().unwrap();
+        assert!(tells(7) && group.has_lost());
+        assert!(tells(7) && !group.has_lost(), "it says so again, in case this process has died meanwhile");
+        assert!(tells(8) && group.has_lost());
     }
 }

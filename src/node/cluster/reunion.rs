@@ -30,7 +30,7 @@ pub async fn reunite(standing: Arc<Standing>, groups: Groups) {
     let mut said: Option<(String, Instant)> = None;
     let mut topology = Arc::new(Topology::default());
     let incarnation = standing.life().borrow().incarnation;
-    let sources = loop {
+    let (sources, unaware) = loop {
         sleep(ROUND).await;
         match standing.runs(incarnation) {
             Some(true) => {}
@@ -44,7 +44,11 @@ pub async fn reunite(standing: Arc<Standing>, groups: Groups) {
             topology = own;
         }
         let heard = round(&standing, &topology).await;
-        let newest = heard.values().flatten().map(|remains| &remains.topology).max_by_key(|it| it.epoch);
+        let newest = heard
+            .values()
+            .flatten()
+            .filter_map(|remains| remains.topology.as_ref())
+            .max_by_key(|it| it.epoch);
         if let Some(newer) = newest.filter(|newest| newest.epoch > topology.epoch) {
             topology = Arc::new(newer.clone());
             continue; // There may be others to ask.
@@ -52,11 +56,12 @@ pub async fn reunite(standing: Arc<Standing>, groups: Groups) {
         match judge(&topology, standing.site.me, &heard) {
             Verdict::Sources(sources) => {
                 // Before anything else is written there, which takes the copies in doubt.
-                if tell(&standing, &topology, unaware(&topology, &heard, &sources)).await {
+                let unaware = unaware(&topology, &heard, &sources);
+                if tell(&standing, &topology, &unaware).await {
                     let begun =
                         |(id, remains): (NodeId, Result<Remains, String>)| Some((id, remains.ok()?.begun));
                     standing.reunite(heard.into_iter().filter_map(begun).collect(), &sources);
-                    break sources;
+                    break (sources, unaware);
                 }
             }
             Verdict::BeginAnew => {
@@ -80,6 +85,8 @@ pub async fn reunite(standing: Arc<Standing>, groups: Groups) {
     groups.name_sources(&sources);
     while groups.any_doubt() {
         sleep(ROUND).await;
+        // Who dies has forgotten it, and would go on with the old history.
+        tell(&standing, &topology, &unaware).await;
     }
     match groups.wal().map(|wal| wal.believe()) {
         Some(Err(error)) => tracing::error!("this node will be in doubt again at its next start: {error}"),
@@ -91,11 +98,12 @@ pub async fn reunite(standing: Arc<Standing>, groups: Groups) {
 }
 
 /// Tells nodes of what is lost; whether all have heard.
-async fn tell(standing: &Standing, topology: &Topology, unaware: BTreeMap<NodeId, Vec<GroupId>>) -> bool {
+async fn tell(standing: &Standing, topology: &Topology, unaware: &BTreeMap<NodeId, Vec<GroupId>>) -> bool {
     for (id, groups) in unaware {
-        let Some(node) = topology.nodes.get(&id) else { return false };
-        let peer = Peer { node: Some(id), addr: node.bus };
-        if !matches!(ask(&standing.bus, peer, &Request::Lost(groups), TIMEOUT).await, Ok(Answer::Noted)) {
+        let Some(node) = topology.nodes.get(id) else { return false };
+        let peer = Peer { node: Some(*id), addr: node.bus };
+        let lost = Request::Lost { begun: standing.begun(), groups: groups.clone() };
+        if !matches!(ask(&standing.bus, peer, &lost, TIMEOUT).await, Ok(Answer::Noted)) {
             return false;
         }
     }
@@ -103,12 +111,13 @@ async fn tell(standing: &Standing, topology: &Topology, unaware: BTreeMap<NodeId
 }
 
 async fn round(standing: &Standing, topology: &Topology) -> BTreeMap<NodeId, Result<Remains, String>> {
+    let (begun, epoch) = (standing.begun(), topology.epoch);
     let ask_one = async |(id, node): (&NodeId, &Node)| {
         if *id == standing.site.me {
-            return (*id, Ok(standing.remains(*id, standing.begun())));
+            return (*id, Ok(standing.remains(*id, begun, epoch)));
         }
         let peer = Peer { node: Some(*id), addr: node.bus };
-        let answer = ask(&standing.bus, peer, &Request::Remains(standing.begun()), TIMEOUT).await;
+        let answer = ask(&standing.bus, peer, &Request::Remains { begun, epoch }, TIMEOUT).await;
         let remains: Result<Remains, String> = answer.and_then(|answer| match answer {
             Answer::Remains(remains) => Ok(remains),
             other => Err(format!("an answer that does not fit: {other:?}")),
