@@ -9,7 +9,8 @@
 //! one that ends in the entry's own term has it if it is as long as one that has it. Raft thesis §3.6.3.) Nothing can be
 //! acknowledged while those in doubt are silent, so it does not matter that a living copy's log may grow meanwhile: who
 //! is named by most must still be elected, and each of them compares logs again when it votes. Such a copy cannot know that
-//! what the others had acknowledged may be lost; it is told before anybody hears it, so that it begins another history.
+//! what the others had acknowledged may be lost; it is told before anybody hears it, so that it begins another history, and
+//! again until it has led, as its process may die meanwhile.
 //!
 //! Whoever compares later, and was counted in, takes over what was agreed on. Who comes back in doubt once more is another
 //! process with another log: to it those who have reunited meanwhile are as good as any that never were in doubt.

@@ -5,8 +5,12 @@
 //! could make a leader that lacks what was committed. So it says nothing and hears nothing until all copies were
 //! looked at, and one of them, whose log goes farthest (no committed entry that any copy still has is missing there:
 //! Raft's election restriction, Raft thesis §3.6.1, over all members instead of most), is named the *source*. Then it
-//! hears the source only (a copy that never was in doubt may be it, and lead still: it is made to stand again), and once it
-//! has applied an entry of a term that the source has begun, it is a member like any other.
+//! votes for the source only (a copy that never was in doubt may be it, and lead still: it is made to stand again).
+//!
+//! It follows the source, and whoever leads in a term later than any it had known: another may have been elected
+//! before this member heard the source. Such a leader got no vote from here, so it has all that was committed; and it was
+//! never told here that anything is on this disk. Once an entry of such a term is applied here, all that may be missing,
+//! which is older, is there again, and this is a member like any other.
 
 use std::time::Duration;
 
@@ -26,21 +30,24 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Doubt {
     /// The greatest term it had known.
     pub term: u64,
-    /// Whom it hears, and since when.
+    /// Whom it votes for, and since when.
     pub source: Option<(MemberId, Instant)>,
 }
 
 impl Doubt {
     /// Whether it may hear this message.
     pub fn admits(&self, message: &Message) -> bool {
-        let sender = match message {
-            Message::Append { request, .. } => voted_for(&request.vote),
-            Message::Vote(request) | Message::PreVote(request) => voted_for(&request.vote),
-            Message::SnapshotChunk { transfer, .. } => transfer.0,
-            Message::SnapshotEnd { vote, .. } => voted_for(vote),
-            Message::Transfer(_) | Message::Flush(_) | Message::Leave(_) => return false,
-        };
-        self.source.is_some_and(|(source, _)| source == sender)
+        let Some((source, _)) = self.source else { return false };
+        let is_source = |vote: &Vote| vote.leader_id.voted_for == source;
+        let leads = |vote: &Vote| is_source(vote) || vote.leader_id.term > self.term;
+        match message {
+            Message::Append { request, .. } => leads(&request.vote),
+            Message::Vote(request) | Message::PreVote(request) => is_source(&request.vote),
+            // It is of no effect before its end is admitted.
+            Message::SnapshotChunk { .. } => true,
+            Message::SnapshotEnd { vote, .. } => leads(vote),
+            Message::Transfer(_) | Message::Flush(_) | Message::Leave(_) => false,
+        }
     }
 
     /// The answer to a source that has led all the time and has not noticed what was lost here: a greater term, in which
@@ -51,7 +58,7 @@ impl Doubt {
             .then(|| Vote::new(self.term + 1, NOBODY))
     }
 
-    /// Whether an entry of the source's making is applied.
+    /// Whether an entry of a term later than any it had known is applied.
     pub fn is_over(&self, applied_term: Option<u64>) -> bool {
         self.source.is_some() && applied_term > Some(self.term)
     }
@@ -62,10 +69,6 @@ impl Doubt {
     }
 }
 
-fn voted_for(vote: &Vote) -> MemberId {
-    vote.leader_id.voted_for
-}
-
 #[cfg(test)]
 mod tests {
     use openraft::raft::{AppendEntriesRequest, VoteRequest};
@@ -73,7 +76,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_hears_the_source_only_until_it_has_an_entry_of_its_making() {
+    fn it_votes_for_the_source_only_until_it_has_an_entry_of_a_later_term() {
         let vote = |member| Message::Vote(VoteRequest::new(Vote::new(9, member), None));
         let mut doubt = Doubt { term: 7, source: None };
         assert!(!doubt.admits(&vote(11)) && !doubt.is_over(Some(8)));
@@ -84,17 +87,26 @@ mod tests {
         assert!(!doubt.is_hopeless(now) && doubt.is_hopeless(now + PATIENCE * 2));
     }
 
+    fn append(term: u64, leader: MemberId) -> Message {
+        let vote = Vote::new_committed(term, leader);
+        let request = AppendEntriesRequest { vote, prev_log_id: None, entries: vec![], leader_commit: None };
+        Message::Append { request, under_lease: None }
+    }
+
+    /// The source has led, has died, and another one leads: this one never heard the source.
+    #[test]
+    fn it_follows_who_was_elected_meanwhile_but_nobody_it_may_have_acknowledged_something_to() {
+        let unnamed = Doubt { term: 7, source: None };
+        assert!(!unnamed.admits(&append(8, 12)) && !unnamed.admits(&append(8, 13)));
+        let doubt = Doubt { term: 7, source: Some((12, Instant::now())) };
+        assert!(doubt.admits(&append(7, 12)) && doubt.admits(&append(8, 13)));
+        assert!(!doubt.admits(&append(7, 13)));
+        assert_eq!(doubt.objection(&append(8, 13)), None);
+    }
+
     #[test]
     fn a_source_that_still_leads_is_told_to_stand_again() {
-        let append = |term| Message::Append {
-            request: AppendEntriesRequest {
-                vote: Vote::new_committed(term, 12),
-                prev_log_id: None,
-                entries: vec![],
-                leader_commit: None,
-            },
-            under_lease: None,
-        };
+        let append = |term| append(term, 12);
         let doubt = Doubt { term: 7, source: Some((12, Instant::now())) };
         assert_eq!(doubt.objection(&append(7)), Some(Vote::new(8, NOBODY)));
         assert_eq!(doubt.objection(&append(8)), None);
