@@ -22,6 +22,8 @@ use crate::world::World;
 const WORK: std::ops::Range<u64> = 300..1_300;
 /// How long one node hears nothing of the others before those die (ms).
 const ALONE: std::ops::Range<u64> = 1..400;
+/// When a node dies once more, after all have started (ms).
+const ON_THE_WAY: std::ops::Range<u64> = 1..2_000;
 /// Writes to each object afterwards: more than were lost.
 const ROUNDS: usize = 40;
 
@@ -61,6 +63,9 @@ pub fn tell(world: &mut World, seed: u64, records: &Records, caches: &[Near]) ->
         world.step_until(rng.random_range(1..200), |_| false);
         world.start(node);
     }
+    if rng.random() {
+        stumble(world, &mut rng);
+    }
     let recovery = recover(world, seed)?;
     for client in clients {
         if world.wait_for(client, PATIENCE).is_none() {
@@ -71,6 +76,18 @@ pub fn tell(world: &mut World, seed: u64, records: &Records, caches: &[Near]) ->
     world.step_until(REST, |_| false);
     let held = near::check(world, caches, seed);
     Some(format!("reunited after {recovery} ms with {spared:?} spared, {held} near"))
+}
+
+/// Some node dies once more on the way, at times with its machine, and comes back.
+fn stumble(world: &mut World, rng: &mut SmallRng) {
+    let (node, with_machine) = (rng.random_range(0..NODES), rng.random_ratio(1, 3));
+    world.step_until(rng.random_range(ON_THE_WAY), |_| false);
+    match with_machine {
+        true => world.cut_power(node),
+        false => world.kill(node, rng.random()),
+    }
+    world.step_until(rng.random_range(1..500), |_| false);
+    world.start(node);
 }
 
 /// Writes one field of each object, so that logs outgrow what was lost, and leaves the other as it is.
