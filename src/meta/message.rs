@@ -151,7 +151,7 @@ pub struct Remains {
     pub leads: bool,
     /// It was not sure at its start to have all that it had acknowledged.
     pub doubted: bool,
-    /// Where its members' logs ended then; now, if it was sure.
+    /// Where its members' logs end now; they do not grow while it is in doubt and has not compared.
     pub ends: Vec<End>,
     /// Which copies lead first, if it has compared logs already, the asker's among them.
     pub sources: Vec<(GroupId, MemberId)>,

@@ -13,12 +13,14 @@
 //! again until it has led, as its process may die meanwhile.
 //!
 //! Whoever compares later, and was counted in, takes over what was agreed on. Who comes back in doubt once more is another
-//! process with another log: to it those who have reunited meanwhile are as good as any that never were in doubt.
+//! process with another log: to it those who have reunited meanwhile are as good as any that never were in doubt. If they
+//! have not yet, having waited for it perhaps, it compares with what they have now.
 
 use std::collections::BTreeMap;
 
 use crate::id::{GroupId, MemberId, NodeId};
 use crate::meta::message::{End, Remains};
+use crate::raft::doubt::NOBODY;
 use crate::topology::Topology;
 
 /// What a node in doubt does.
@@ -28,7 +30,7 @@ pub enum Verdict {
     Wait(String),
     /// The others go on without what this node may have lost: it begins anew and is brought up by them.
     BeginAnew,
-    /// All are there: the member of each group whose log goes farthest.
+    /// All are there: the member of each group whose log goes farthest; nobody where the others go on.
     Sources(BTreeMap<GroupId, MemberId>),
 }
 
@@ -43,19 +45,21 @@ pub fn judge(topology: &Topology, me: NodeId, heard: &BTreeMap<NodeId, Result<Re
     if let Some(agreed) = known().find(|remains| remains.doubted && !remains.sources.is_empty()) {
         return Verdict::Sources(agreed.sources.iter().copied().collect());
     }
-    if known().any(|remains| remains.leads && !remains.doubted) {
-        let mut mine = groups(topology).filter(|(_, members)| members.contains_key(&me));
-        return match mine.find(|(_, members)| !goes_on(members)) {
-            None => Verdict::BeginAnew,
-            // What this copy has may be nowhere else.
-            Some((group, _)) => Verdict::Wait(format!("most copies of {group}, in no doubt")),
-        };
+    let is_led = known().any(|remains| remains.leads && !remains.doubted);
+    let mut mine = groups(topology).filter(|(_, members)| members.contains_key(&me));
+    if is_led && mine.all(|(_, members)| goes_on(members)) {
+        return Verdict::BeginAnew;
     }
     let name =
         |id: &NodeId| topology.nodes.get(id).map_or_else(|| id.short(), |n| format!("{}:{}", n.host, n.port));
     let mut sources = BTreeMap::new();
     for (group, members) in groups(topology) {
         let mut farthest: Option<(u64, u64, MemberId)> = None;
+        if goes_on(members) && is_led {
+            // But what this node has of others may be nowhere else.
+            sources.insert(group, NOBODY);
+            continue;
+        }
         if goes_on(members) {
             return Verdict::Wait(format!("a leader of {group}: most of its copies are in no doubt"));
         }
@@ -219,7 +223,7 @@ mod tests {
         let (topology, mut heard) = (topology(), all(&[]));
         heard.insert(id(2), Ok(Remains { leads: true, ..Remains::default() }));
         let waits = judge(&topology, id(1), &heard);
-        assert!(matches!(waits, Verdict::Wait(why) if why.contains("most copies of")));
+        assert!(matches!(waits, Verdict::Wait(why) if why.contains("h:7002, which has not opened")));
         heard.insert(id(3), Ok(Remains::default()));
         assert_eq!(judge(&topology, id(1), &heard), Verdict::BeginAnew);
         let mut heard = all(&[]);
@@ -227,5 +231,23 @@ mod tests {
             remains.leads = true; // It was in doubt too, and has counted this node's log in.
         }
         assert!(matches!(judge(&topology, id(1), &heard), Verdict::Sources(_)));
+    }
+
+    /// Node 3 has waited for what node 1 had; node 1 has died once more, while node 2 leads the metadata group again.
+    #[test]
+    fn it_compares_what_does_not_go_on_though_the_cluster_is_led() {
+        let (mut topology, mut heard) = (topology(), all(&[]));
+        let farthest = topology.shards[&GroupId(1)].copies[&id(1)];
+        topology.shards.get_mut(&GroupId(2)).unwrap().copies.retain(|node, _| *node == id(2));
+        for (node, remains) in &mut heard {
+            let Ok(remains) = remains else { panic!() };
+            (remains.leads, remains.doubted) = (*node == id(2), *node != id(2));
+            let own = remains.ends.iter_mut().filter(|end| end.member == farthest);
+            own.for_each(|end| end.index = 11);
+        }
+        let Verdict::Sources(sources) = judge(&topology, id(1), &heard) else { panic!() };
+        assert_eq!((sources[&GroupId(1)], sources[&GroupId(2)]), (farthest, NOBODY));
+        heard.insert(id(3), Err("no answer".into()));
+        assert!(matches!(judge(&topology, id(1), &heard), Verdict::Wait(why) if why.contains("h:7003")));
     }
 }

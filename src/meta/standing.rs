@@ -225,9 +225,8 @@ impl Standing {
         // To who was not compared with, because it has lost its own end since, this node is one that was never in doubt.
         let is_over = reunited.is_some() && counted_in.is_none() && !self.groups.any_doubt();
         let is_sure = doubted.is_empty() || is_over;
-        let ends = if is_sure { self.groups.ends_now() } else { doubted };
         let sources = counted_in.map(|it| it.sources.clone()).unwrap_or_default();
-        let ends = ends.into_iter().map(end).collect();
+        let ends = self.groups.ends_now().into_iter().map(end).collect();
         let topology = self.topology().borrow().clone();
         let topology = (topology.epoch > epoch).then(|| Topology::clone(&topology));
         Remains { leads, doubted: !is_sure, ends, sources, begun: self.begun, topology }

@@ -20,8 +20,8 @@ use crate::id::MemberId;
 use crate::raft::types::Vote;
 use crate::raft::wire::Message;
 
-/// No member: their ids begin at 1.
-const NOBODY: MemberId = 0;
+/// No member: their ids begin at 1. As a source: the group has a leader, and this member votes for nobody.
+pub const NOBODY: MemberId = 0;
 /// A source that has not led for so long has died meanwhile, or another one has led since.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -50,11 +50,11 @@ impl Doubt {
         }
     }
 
-    /// The answer to a source that has led all the time and has not noticed what was lost here: a greater term, in which
-    /// it has to be elected again. Then it compares logs anew.
+    /// The answer to whoever has led all the time and has not noticed what was lost here: a greater term, in which
+    /// somebody has to be elected again. Then logs are compared anew.
     pub fn objection(&self, message: &Message) -> Option<Vote> {
         let Message::Append { request, .. } = message else { return None };
-        (self.admits(message) && request.vote.leader_id.term <= self.term)
+        (self.source.is_some() && request.vote.leader_id.term <= self.term)
             .then(|| Vote::new(self.term + 1, NOBODY))
     }
 
@@ -111,6 +111,7 @@ mod tests {
         assert_eq!(doubt.objection(&append(7)), Some(Vote::new(8, NOBODY)));
         assert_eq!(doubt.objection(&append(8)), None);
         let other = Doubt { source: Some((13, Instant::now())), ..doubt };
-        assert_eq!(other.objection(&append(7)), None, "it does not hear that one at all");
+        assert_eq!(other.objection(&append(7)), Some(Vote::new(8, NOBODY)), "nor may it hear another one");
+        assert_eq!(Doubt { source: None, ..doubt }.objection(&append(7)), None);
     }
 }

@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::bus::Bus;
 use crate::id::{GroupId, MemberId};
 use crate::raft::client::Outside;
-use crate::raft::doubt::Doubt;
+use crate::raft::doubt::{Doubt, NOBODY};
 use crate::raft::driver;
 use crate::raft::group::Group;
 use crate::raft::inbox::Inbox;
@@ -194,10 +194,10 @@ impl Groups {
         let Some(durable) = &self.durable else { return };
         durable.doubted.store(false, Ordering::Release);
         for Group(inside) in self.all() {
-            let Some(source) = sources.get(&inside.options.group) else { continue };
+            let source = sources.get(&inside.options.group).copied().unwrap_or(NOBODY);
             if let Some(doubt) = &mut *inside.doubt.lock() {
-                doubt.source = Some((*source, Instant::now()));
-                inside.raft.runtime_config().elect(*source == inside.options.member);
+                doubt.source = Some((source, Instant::now()));
+                inside.raft.runtime_config().elect(source == inside.options.member);
             }
         }
     }

@@ -85,12 +85,12 @@ impl Inside {
             false if matches!(message, Message::Transfer(_)) && !self.log.takes_entries() => {
                 Answer::Refused("this node cannot lead: its disk takes nothing".into())
             }
-            false if self.doubt.lock().is_some_and(|doubt| !doubt.admits(&message)) => {
-                Answer::Refused("this member's log may lack its end: it waits for the others".into())
-            }
             false if let Some(vote) = self.doubt.lock().and_then(|doubt| doubt.objection(&message)) => {
                 let mark = self.inbox.freshness.mark(Instant::now());
                 Answer::Append(AppendEntriesResponse::HigherVote(vote), mark)
+            }
+            false if self.doubt.lock().is_some_and(|doubt| !doubt.admits(&message)) => {
+                Answer::Refused("this member's log may lack its end: it waits for the others".into())
             }
             false if let Message::Flush(index) = message => match self.log.is_on_disk(index).await {
                 true => Answer::Accepted,

@@ -7,7 +7,7 @@
 //! Deliberately unknown here: slots, keys, requests, what the bytes of a proposal mean.
 
 mod client;
-mod doubt;
+pub mod doubt;
 mod driver;
 mod encoding;
 pub mod freshness;
