@@ -244,16 +244,18 @@ fn ordinary_clients_read_the_log_as_a_stream_and_go_on_at_another_node() {
     let home = leader(&cluster, "{tag}");
     let mut client = Stream::open(cluster.ports[home]);
     assert_eq!(client.ask(&format!("XREAD STREAMS {tag} $")), Frame::Null);
+    // A history may begin with this one, which the log does not reach back to then.
+    cluster.ask(&["SET", "{tag}:0", "x"]);
     cluster.ask(&["SET", "{tag}:1", "x"]);
     let mut after = "0".to_owned();
     let mut next = |client: &mut Stream, wanted: &str| loop {
         let text = client.ask(&format!("XREAD COUNT 1 BLOCK 20000 STREAMS {tag} {after}")).to_string();
         let words: Vec<&str> = text.split('"').skip(1).step_by(2).collect();
-        assert_eq!(words[0], tag, "{text}");
+        assert_eq!(words.first(), Some(&tag), "{text}");
         after = words[1].to_owned();
         match words[4..] {
             ["key", key, ..] if key == wanted => return,
-            ["flush", "window", ..] if wanted == "{tag}:1" => {}
+            ["flush", "window", ..] | ["key", "{tag}:0", ..] if wanted == "{tag}:1" => {}
             _ => panic!("{text}"),
         }
     };
