@@ -219,12 +219,11 @@ impl Standing {
     pub fn remains(&self, asker: NodeId, begun: u64, epoch: u64) -> Remains {
         let leads = self.leading_group().is_some_and(|group| group.lease().is_valid(Instant::now()));
         let end = |((group, member), (term, index))| End { group, member, term, index };
-        let doubted = self.groups.ends();
         let reunited = self.reunited.lock();
         let counted_in = reunited.as_ref().filter(|it| it.with.get(&asker) == Some(&begun));
         // To who was not compared with, because it has lost its own end since, this node is one that was never in doubt.
         let is_over = reunited.is_some() && counted_in.is_none() && !self.groups.any_doubt();
-        let is_sure = doubted.is_empty() || is_over;
+        let is_sure = !self.groups.is_doubted() || is_over;
         let sources = counted_in.map(|it| it.sources.clone()).unwrap_or_default();
         let ends = self.groups.ends_now().into_iter().map(end).collect();
         let topology = self.topology().borrow().clone();

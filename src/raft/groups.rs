@@ -180,6 +180,15 @@ impl Groups {
         self.durable.as_ref().map(|durable| durable.ends.lock().clone()).unwrap_or_default()
     }
 
+    /// Whether members are started in doubt, or were, and others may want to compare with them. From the start on: what is
+    /// not open yet is no less in doubt.
+    pub fn is_doubted(&self) -> bool {
+        let doubted = |durable: &Arc<Durable>| {
+            durable.doubted.load(Ordering::Acquire) || !durable.ends.lock().is_empty()
+        };
+        self.durable.as_ref().is_some_and(doubted)
+    }
+
     /// Where the members' logs end now.
     pub fn ends_now(&self) -> BTreeMap<Key, (u64, u64)> {
         let end = |group: &Group| {

@@ -36,8 +36,9 @@ use crate::trace::Trace;
 /// Seeds run if nothing else is said.
 const SEEDS: u64 = 200;
 /// And these, which have failed once: a member that came back when its life was over; a follower for which there was
-/// neither log nor snapshot; a source that died once more, and another.
-const ONCE_FAILED: [u64; 4] = [526, 1773, 388, 439];
+/// neither log nor snapshot; a source that died once more, and another; a node that said it was in no doubt before it had
+/// opened anything.
+const ONCE_FAILED: [u64; 5] = [526, 1773, 388, 439, 1270];
 /// A broken rule is noticed within so many seeds.
 const NOTICED_WITHIN: u64 = 100;
 /// A millisecond that takes so long never ends.
