@@ -10,7 +10,7 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context as TaskContext, Poll, ready};
@@ -20,6 +20,7 @@ use futures::FutureExt;
 use slotcast_wire::request::{Limits, ProtocolError, RequestParser};
 use tokio::io::{AsyncRead, Interest, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::task::yield_now;
 use tokio::time::Instant;
 use tracing::debug;
 
@@ -75,6 +76,8 @@ pub struct Connection {
     /// There may be whole requests in `input`.
     pub(super) runnable: bool,
     pub(super) closing: bool,
+    /// Pushes are queued, and are to leave in the next turn.
+    pub(super) gathering: bool,
     /// A wait to be taken up again, when the pushes that have interrupted it are sent.
     pub(super) interrupted: Option<Pending>,
     /// Reads of this shard were confirmed for the next turn.
@@ -120,6 +123,7 @@ impl Connection {
             sent: 0,
             runnable: false,
             closing: false,
+            gathering: false,
             interrupted: None,
             confirmed: None,
             waits_until: None,
@@ -152,7 +156,9 @@ impl Connection {
                 }
                 // What cannot be sent yet stays in the outbox, which is bounded.
                 ready!(self.poll_flush(task))?;
-                if self.outbox.drain(self.session.push_form(), &mut self.output) {
+                if self.gathers(task) {
+                    // They come with what is queued until its next turn.
+                } else if self.outbox.drain(self.session.push_form(), &mut self.output) {
                     ready!(self.poll_flush(task))?;
                 }
                 if self.closing {
@@ -181,6 +187,16 @@ impl Connection {
                 }
             }
         })
+    }
+
+    /// Whether pushes that are queued wait until the thread has looked at its sockets once more, which is at once if it
+    /// has nothing else to do: while others write, what they change in two rounds leaves in one write.
+    fn gathers(&mut self, task: &mut TaskContext<'_>) -> bool {
+        self.gathering = !self.gathering && self.interrupted.is_none() && self.outbox.is_waiting();
+        if self.gathering {
+            let _ = pin!(yield_now()).poll(task);
+        }
+        self.gathering
     }
 
     /// Takes what is new of the stream of invalidations, now that everything before it is sent.
