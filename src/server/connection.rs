@@ -192,7 +192,8 @@ impl Connection {
     /// Whether pushes that are queued wait until the thread has looked at its sockets once more, which is at once if it
     /// has nothing else to do: while others write, what they change in two rounds leaves in one write.
     fn gathers(&mut self, task: &mut TaskContext<'_>) -> bool {
-        self.gathering = !self.gathering && self.interrupted.is_none() && self.outbox.is_waiting();
+        let is_idle = !self.runnable && self.interrupted.is_none();
+        self.gathering = !self.gathering && is_idle && self.outbox.is_waiting();
         if self.gathering {
             let _ = pin!(yield_now()).poll(task);
         }
@@ -220,6 +221,10 @@ impl Connection {
         }
         let metrics = &self.server.context.metrics;
         metrics.input_bytes.add(count as u64);
+        if self.gathering {
+            // What a change has queued that was acknowledged before this was sent goes before the answer.
+            self.outbox.drain(self.session.push_form(), &mut scratch.output);
+        }
         if !self.input.is_empty() {
             self.input.extend_from_slice(&scratch.input[..count]);
             return Poll::Ready(Ok(self.serve_kept(scratch)));
