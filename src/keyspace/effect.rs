@@ -1,8 +1,8 @@
 //! What applying did to keys.
 //!
 //! Effects leave the keyspace in the order they happened, under the locks of the slots they happened in. They are
-//! the one source of invalidations (and later of keyspace notifications): whoever changes a key in any way shows
-//! up here, and nothing else does, but for changes that nobody would be told of. An effect doesn't know who is interested.
+//! the one source of invalidations: whoever changes a key in any way shows up here, unless nobody would be told of it,
+//! and nothing else does. An effect doesn't know who is interested.
 
 use smallvec::SmallVec;
 

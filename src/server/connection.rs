@@ -156,9 +156,7 @@ impl Connection {
                 }
                 // What cannot be sent yet stays in the outbox, which is bounded.
                 ready!(self.poll_flush(task))?;
-                if self.gathers(task) {
-                    // They come with what is queued until its next turn.
-                } else if self.outbox.drain(self.session.push_form(), &mut self.output) {
+                if !self.gathers(task) && self.outbox.drain(self.session.push_form(), &mut self.output) {
                     ready!(self.poll_flush(task))?;
                 }
                 if self.closing {
